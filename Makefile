@@ -1,0 +1,40 @@
+# make run    a msgd in the foreground, for a first look
+# make test   lint, types, all tests that take seconds
+# The rest (make help) is for those who work on msgd.
+
+PYTHON ?= python3
+STATE   = $${XDG_STATE_HOME:-$$HOME/.local/state}/msgd
+BIN     = .venv/bin
+
+run: .venv/run
+	@echo
+	@echo 'msgd runs here in the foreground; Ctrl-C stops it. In another terminal, in this folder:'
+	@echo '    .venv/bin/msgctl send "my first message"'
+	@echo "    tail -F $(STATE)/current.log"
+	@echo
+	@exec $(BIN)/msgd --config etc/msgd.yaml --log-directory "$(STATE)"
+
+test: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+# The stamps hold the day's dependencies: a changed pyproject.toml installs again.
+.venv/run: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/test: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ .venv/run
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: run test clean
