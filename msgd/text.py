@@ -1,0 +1,96 @@
+"""The text rules: what stands in the archive as it is, and what becomes a visible escape.
+
+Text is UTF-8. TAB and the line feeds between the lines of one message are kept. Every other
+control character (Unicode category Cc), the line and paragraph separators, the bidirectional
+controls, and every byte that is not valid UTF-8 become an escape such as ``\\x1b``, ``\\u2028``
+or ``\\xff``: nothing that a client sends can forge a record or steer a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from io import BytesIO
+
+_CONTROLS = bytes(byte for byte in range(0x20) if byte not in b"\t\n") + b"\x7f"
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)  # what escape() makes visible; the rest of this file only finds it quickly
+
+# The same beyond ASCII, as UTF-8. Each pattern opens with one literal byte, which re looks for by
+# memchr: 0.3 ns a byte of Cyrillic text, where one character class over the text takes 2.4.
+_UNSAFE_UTF8 = (
+    re.compile(rb"\xc2[\x80-\x9f]"),
+    re.compile(rb"\xd8(?=\x9c)"),
+    re.compile(rb"\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"),
+)
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether the archive takes these bytes as they are: nothing in them needs an escape."""
+    return not _has_controls(data) and (data.isascii() or _is_plain_utf8(data))
+
+
+def _has_controls(data: bytes) -> bool:
+    # A search for each of the 31 bytes takes 0.23 ns a byte, translate 0.55; but a short
+    # piece is done before the 31 searches have begun.
+    if len(data) < 2048:
+        return len(data.translate(None, _CONTROLS)) != len(data)
+    for control in _CONTROLS:  # noqa: SIM110 (a generator would double the time)
+        if control in data:
+            return True
+    return False
+
+
+def _is_plain_utf8(data: bytes) -> bool:
+    return _is_utf8(data) and not any(pattern.search(data) for pattern in _UNSAFE_UTF8)
+
+
+def escape(text: bytes) -> bytes:
+    """The text as the archive shows it. Backslashes that were sent stay as they are."""
+    if is_plain(text):
+        return text
+    return _UNSAFE.sub(_visible, text.decode("utf-8", "backslashreplace")).encode()
+
+
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def unsafe_lines(lines: bytes) -> list[int]:
+    """Where, in whole lines, those begin that need an escape: offsets in ascending order."""
+    if is_plain(lines):
+        return []
+    return sorted({lines.rfind(b"\n", 0, at) + 1 for at in _unsafe_offsets(lines)})
+
+
+def _unsafe_offsets(lines: bytes) -> Iterator[int]:
+    """At least one offset in each line that needs an escape, in no order."""
+    for control in _CONTROLS:
+        at = lines.find(control)
+        while at >= 0:
+            yield at
+            at = lines.find(control, lines.index(b"\n", at))
+    if not lines.isascii():
+        if not _is_utf8(lines):
+            yield from _bad_utf8(lines)
+        for pattern in _UNSAFE_UTF8:
+            for found in pattern.finditer(lines):
+                yield found.start()
+
+
+def _bad_utf8(lines: bytes) -> Iterator[int]:
+    start = 0
+    for line in BytesIO(lines):
+        if not _is_utf8(line):
+            yield start
+        start += len(line)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
