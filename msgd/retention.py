@@ -1,0 +1,132 @@
+"""Retention: delete day files that are too old, compress finished ones.
+
+Both may take long, so that the daemon runs this file as a program of its own, one at a time,
+and passes on what it prints: one line for each thing that was done or went wrong.
+
+    python -I retention.py DIRECTORY TODAY KEEP_DAYS COMPRESS
+
+TODAY's file and any of a later day are never touched, nor is anything but a day file. It
+imports nothing of msgd's, so that it starts quickly.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import os
+import re
+import shutil
+import sys
+from contextlib import suppress
+from datetime import date, timedelta
+from typing import BinaryIO
+
+_DAY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.log(\.gz)?", re.ASCII)
+_CHUNK = 1 << 20
+
+
+def main(directory: str, today: str, keep_days: int, compress: str) -> None:
+    """Go through the directory once. Every failure is one printed line; the rest goes on."""
+    with suppress(OSError):
+        os.nice(10)
+    for name in sorted(os.listdir(directory)):
+        found = _DAY_FILE.fullmatch(name)
+        path = os.path.join(directory, name)
+        if found is None or found[1] >= today or not _is_regular(path):
+            continue
+        try:
+            if keep_days and found[1] < _oldest(today, keep_days):
+                with suppress(FileNotFoundError):  # what a crash has left of compressing it
+                    os.unlink(_new_name(path.removesuffix(".gz") + ".gz"))
+                os.unlink(path)
+                print(f"info {path}: deleted, older than {keep_days} days", flush=True)
+            elif compress == "gzip" and found[2] is None:
+                _compress(path)
+        except (OSError, EOFError, ValueError) as error:
+            print(f"error {path}: {error}; tried again tomorrow", flush=True)
+
+
+def _oldest(today: str, keep_days: int) -> str:
+    return (date.fromisoformat(today) - timedelta(days=keep_days)).isoformat()
+
+
+def _is_regular(path: str) -> bool:
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def _compress(path: str) -> None:
+    """Replace the file by its gzip; at every moment one of the two is there, whole."""
+    packed = f"{path}.gz"
+    with open(path, "rb") as source:
+        try:
+            # A helper of a daemon that was killed may still be at it.
+            fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        # Both are there where a crash came between the two, or the clock went back to that day.
+        before = _unpacked_size(packed) if os.path.exists(packed) else 0
+        skip = before - os.fstat(source.fileno()).st_size
+        if skip < 0 or not _holds(packed, skip, source):
+            _pack(source, packed, before)
+    os.unlink(path)
+    _sync_directory(path)
+    print(f"info {path}: compressed", flush=True)
+
+
+def _pack(source: BinaryIO, packed: str, before: int) -> None:
+    """Write the gzip beside its place, read it again, and only then move it there.
+
+    What an earlier gzip of this day holds stays in front: several members one after the other
+    are one gzip file (RFC 1952, section 2.2).
+    """
+    new, status = _new_name(packed), os.fstat(source.fileno())
+    with open(new, "wb") as target:
+        os.fchmod(target.fileno(), status.st_mode & 0o777)
+        if before:
+            with open(packed, "rb") as earlier:
+                shutil.copyfileobj(earlier, target, _CHUNK)
+        source.seek(0)
+        with gzip.GzipFile("", "wb", 6, target, status.st_mtime) as member:
+            shutil.copyfileobj(source, member, _CHUNK)
+        target.flush()
+        os.utime(target.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(target.fileno())
+    if not _holds(new, before, source):
+        raise ValueError("its gzip does not unpack to the same bytes")
+    os.rename(new, packed)
+    _sync_directory(packed)
+
+
+def _holds(packed: str, skip: int, source: BinaryIO) -> bool:
+    """Whether the gzip, without so many bytes, unpacks to just what the source holds."""
+    source.seek(0)
+    with gzip.open(packed) as unpacked:
+        unpacked.seek(skip)
+        while chunk := source.read(_CHUNK):
+            if unpacked.read(len(chunk)) != chunk:
+                return False
+        return not unpacked.read(1)
+
+
+def _unpacked_size(packed: str) -> int:
+    with gzip.open(packed) as unpacked:
+        while unpacked.read(_CHUNK):
+            pass
+        return unpacked.tell()
+
+
+def _new_name(packed: str) -> str:
+    directory, name = os.path.split(packed)
+    return os.path.join(directory, f".{name}.new")
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
