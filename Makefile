@@ -34,7 +34,21 @@ test: .venv/test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ .venv/run
 
+# Packages end in dist/. They need Debian's own tools: see packaging/README.md.
+deb:
+	packaging/build-deb dist
+	lintian --fail-on error,warning dist/msgd_*.changes
+
+rpm:
+	packaging/build-rpm dist
+	rpmlint --rpmlintrc packaging/msgd.rpmlintrc dist/msgd-*.rpm packaging/msgd.spec
+
+# The package in a booted Debian; as root. SUITE=trixie is Debian 13.
+SUITE ?= bookworm
+system-test: .venv/test
+	$(BIN)/python -m pytest -c tests/system/pytest.ini --suite=$(SUITE) tests/system $(PYTEST)
+
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: run test clean
+.PHONY: run test deb rpm system-test clean
