@@ -1,0 +1,1 @@
+"""The benchmark of msgd beside its peers: `make bench` (see README.md in this folder)."""

@@ -1,0 +1,54 @@
+"""All runs of a benchmark, and their medians."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from statistics import median
+
+from .generator import Run
+
+
+@dataclass(slots=True)
+class Results:
+    machine: dict[str, str]
+    versions: dict[str, str | None]  # of the peers; None: not installed
+    runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    failures: list[str] = field(default_factory=list)
+
+    def rate(self, key: str) -> float | None:
+        """Messages a second; None where the case gave no run."""
+        return self._median([run.messages / run.seconds for run in self.runs.get(key, ())])
+
+    def p50(self, key: str) -> float | None:
+        """Microseconds."""
+        return self._median([run.p50_us for run in self.runs.get(key, ())])
+
+    def p99(self, key: str) -> float | None:
+        """Microseconds."""
+        return self._median([run.p99_us for run in self.runs.get(key, ())])
+
+    def value(self, key: str) -> float | None:
+        return self._median(self.values.get(key, []))
+
+    def ratio(self, key: str, to: str) -> float | None:
+        """The rate of one case in terms of another's."""
+        return divide(self.rate(key), self.rate(to))
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "machine": self.machine,
+            "versions": self.versions,
+            "runs": {key: [asdict(run) for run in runs] for key, runs in self.runs.items()},
+            "values": dict(self.values),
+            "failures": self.failures,
+        }
+
+    @staticmethod
+    def _median(values: list[float]) -> float | None:
+        return median(values) if values else None
+
+
+def divide(value: float | None, by: float | None) -> float | None:
+    return value / by if value is not None and by else None
