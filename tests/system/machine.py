@@ -56,7 +56,7 @@ def why_not() -> str | None:
     return None
 
 
-def wait_for(what: Callable[[], T], seconds: float = 20.0, why: str = "") -> T:
+def wait_for(what: Callable[[], T | None], seconds: float = 20.0, why: str = "") -> T:
     """Call `what` until it gives something true, and return that; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not (result := what()):
@@ -91,7 +91,7 @@ class Machine:
         self,
         *command: str,
         check: bool = True,
-        input: str | None = None,
+        input: str = "",
         seconds: float = COMMAND_SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine. With `check`, a status other than 0 fails the test."""
@@ -100,7 +100,7 @@ class Machine:
             text=True,
             capture_output=True,
             timeout=seconds,
-            **({"stdin": subprocess.DEVNULL} if input is None else {"input": input}),
+            input=input,
         )
         words = f"{shlex.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}"
         assert not check or done.returncode == 0, words
