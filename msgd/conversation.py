@@ -1,0 +1,102 @@
+"""The conversation: `msgctl send` at a terminal, line by line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from msgd.client import Client, Refused
+from msgd.manners import OK, REFUSED, complain
+from msgd.passwords import ask, offer
+from msgd.text import escape
+
+HELP = """\
+Each line is sent as a message. The answer is the message as it is archived.
+  help        this help
+  terminate   ask the server to stop; it wants a password
+  Ctrl-D      leave; the server goes on (so does Ctrl-C)
+The arrow keys bring back lines, and edit them. To send one of these words as a message,
+leave, and use: msgctl send terminate"""
+
+_HISTORY_LINES = 1000
+
+
+class Conversation:
+    """One run of it; `run` returns the exit status."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._status = OK
+        self._prompt = _coloured("msgd> ", "1;36", in_prompt=True)
+
+    def run(self) -> int:
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        print(f"Connected to {self._client.address}. Type help for help, Ctrl-D to leave.")
+        with _History(), self._client:
+            try:
+                while self._turn(input(self._prompt)):
+                    pass
+            except (EOFError, KeyboardInterrupt):
+                print()
+        return self._status
+
+    def _turn(self, line: str) -> bool:
+        """One line; false when it was the last."""
+        if line == "terminate":
+            return self._terminate()
+        if line == "help":
+            print(HELP)
+        else:
+            self._send(os.fsencode(line))
+        return True
+
+    def _send(self, text: bytes) -> None:
+        try:
+            archived = escape(self._client.send(text).encode("utf-8", "backslashreplace")).decode()
+        except Refused as refused:
+            self._status = REFUSED
+            complain(f"refused: {refused.reason}")
+        else:
+            print(_coloured(archived, "32"))
+
+    def _terminate(self) -> bool:
+        try:
+            return not offer(self._client, ask())
+        except EOFError:
+            print("No password: the server goes on.")
+            return True
+
+
+class _History:
+    """Editing and history by readline(3), kept for the next conversation."""
+
+    def __enter__(self) -> None:
+        import readline
+
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        self._file = Path(state) / "msgctl" / "history"
+        self._readline = readline
+        try:
+            readline.read_history_file(self._file)
+        except OSError:
+            readline.clear_history()
+        readline.set_history_length(_HISTORY_LINES)
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch(mode=0o600)
+            self._readline.write_history_file(self._file)
+        except OSError as failure:
+            complain(f"the history is not kept: {self._file}: {failure.strerror}")
+
+
+def _coloured(text: str, code: str, in_prompt: bool = False) -> str:
+    """With colour at a terminal, unless NO_COLOR says otherwise (no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
+        return text
+    begin, end = f"\x1b[{code}m", "\x1b[0m"
+    if in_prompt:  # readline has to know what takes no room on the line
+        begin, end = f"\x01{begin}\x02", f"\x01{end}\x02"
+    return f"{begin}{text}{end}"

@@ -1,0 +1,151 @@
+"""Files, pipes and texts as a source of messages: blocks of lines, ready for the wire."""
+
+from __future__ import annotations
+
+import os
+import stat
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from msgd.client import BLOCK_BYTES
+from msgd.headers import MESG, encode_message
+from msgd.pipeline import Block
+
+# No msgd takes a text as long as this (limits.message_bytes ends before). What is behind it in
+# an endless line is left away: the server refuses the line all the same, and memory is bounded.
+LONGEST_TEXT = 16 << 20
+
+_HEADER = MESG + b" "
+
+
+class Text:
+    """One message, from the command line."""
+
+    bytes_read = 0
+
+    def __init__(self, text: bytes) -> None:
+        self.ended = False
+        self._text = text
+
+    def total_bytes(self) -> int | None:
+        return None
+
+    def fileno(self) -> int | None:
+        return None
+
+    def read(self) -> Block:
+        self.ended = True
+        return _message(self._text)
+
+    def position(self, number: int) -> dict[str, object]:
+        return {}
+
+    def place(self, number: int) -> str:
+        return "the message"
+
+    def places(self, first: int, last: int) -> str:
+        return self.place(first)
+
+
+class Files:
+    """Files one after the other: each line a message, or each file one (`whole`).
+
+    ``-`` is standard input. `ended` may be set from outside: then nothing more is read.
+    """
+
+    def __init__(self, names: Sequence[str], whole: bool = False) -> None:
+        self.ended = False
+        self.bytes_read = 0
+        self._names = names
+        self._whole = whole
+        self._begins: list[int] = []  # how many messages there were before each opened file
+        self._messages = 0
+        self._tail = bytearray()
+        self._file = -1
+        self._open_next()
+
+    def total_bytes(self) -> int | None:
+        """The size of all of the files; None where one of them is a pipe or a terminal."""
+        found = [os.stat(0 if name == "-" else name) for name in self._names]
+        if all(stat.S_ISREG(status.st_mode) for status in found):
+            return sum(status.st_size for status in found)
+        return None
+
+    def fileno(self) -> int | None:
+        return None if self._regular else self._file
+
+    def read(self) -> Block:
+        data = os.read(self._file, BLOCK_BYTES)
+        self.bytes_read += len(data)
+        block = self._take(data) if data else self._end_file()
+        self._messages += block.messages
+        if not data:
+            self._open_next()
+        return block
+
+    def position(self, number: int) -> dict[str, object]:
+        """Where the message with this number stands: its file and its line."""
+        index = bisect_left(self._begins, number) - 1
+        position: dict[str, object] = {}
+        if self._names[index] != "-":
+            position["file"] = self._names[index]
+        if not self._whole:
+            position["line"] = number - self._begins[index]
+        return position
+
+    def place(self, number: int) -> str:
+        """The same for people."""
+        match self.position(number):
+            case {"file": file, "line": line}:
+                return f"{file}:{line}"
+            case {"line": line}:
+                return f"line {line}"
+            case {"file": file}:
+                return f"{file}"
+        return "the message"
+
+    def places(self, first: int, last: int) -> str:
+        """From the message with the one number to the one with the other."""
+        begin, end = self.place(first), self.place(last)
+        return begin if first == last else f"{begin} to {end}"
+
+    def _open_next(self) -> None:
+        if self._file > 0:
+            os.close(self._file)
+        if len(self._begins) == len(self._names):
+            self.ended = True
+            return
+        name = self._names[len(self._begins)]
+        self._file = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)
+        self._begins.append(self._messages)
+
+    def _take(self, data: bytes) -> Block:
+        """The whole lines up to the end of this data; its last, unfinished one is kept."""
+        end = 0 if self._whole else data.rfind(b"\n") + 1
+        lines = bytes(self._tail) + data[:end] if end else b""
+        if end:
+            self._tail.clear()
+        if len(self._tail) <= LONGEST_TEXT:
+            self._tail += data[end:]
+        return _lines(lines)
+
+    def _end_file(self) -> Block:
+        tail = bytes(self._tail)
+        self._tail.clear()
+        if self._whole:
+            return _message(tail)
+        return _lines(tail + b"\n" if tail else b"")
+
+
+def _lines(lines: bytes) -> Block:
+    """Each of these whole lines as a message."""
+    if b"\r" in lines:
+        lines = lines.replace(b"\r\n", b"\n")
+    wire = _HEADER + lines[:-1].replace(b"\n", b"\n" + _HEADER) + b"\n" if lines else b""
+    return Block(wire, lines.count(b"\n"))
+
+
+def _message(text: bytes) -> Block:
+    """A text as one message. The line feed that ends its last line is no part of it."""
+    return Block(encode_message(text.replace(b"\r\n", b"\n").removesuffix(b"\n")), 1)

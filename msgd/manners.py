@@ -1,0 +1,16 @@
+"""How msgctl speaks: its exit statuses, and one line on standard error for whatever goes wrong."""
+
+from __future__ import annotations
+
+import sys
+
+# 69 and 77 are EX_UNAVAILABLE and EX_NOPERM of sysexits(3). What a signal ends counts as 128
+# and the signal's number, as in a shell.
+OK, REFUSED, USAGE, UNAVAILABLE, NO_PERMISSION = 0, 1, 2, 69, 77
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+def complain(message: str) -> None:
+    """Say what happened and what to do, in one line."""
+    sys.stderr.write(f"msgctl: {message}\n")
+    sys.stderr.flush()

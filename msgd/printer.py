@@ -1,0 +1,97 @@
+"""What send prints: echoes or JSON on standard output, refusals and the end on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from operator import itemgetter
+
+from msgd.client import receipts
+from msgd.lines import Files, Text
+from msgd.manners import BROKEN_PIPE, REFUSED, complain
+from msgd.pipeline import Answer
+from msgd.progress import NoProgress, Progress
+from msgd.text import escape
+
+_TEXT = itemgetter(slice(5, None))  # of a line: what is behind MESG or MORE and the space
+
+
+class Printer:
+    """Shows answers as they come, and how far the input is."""
+
+    def __init__(self, source: Text | Files, quiet: bool, as_json: bool) -> None:
+        self.closed = ""  # what became of standard output, when nothing can be written there
+        self.status = REFUSED  # the exit status for that
+        self._source = source
+        self._quiet = quiet
+        self._json = as_json
+        self._to_terminal = sys.stdout.isatty()
+        total = source.total_bytes() if sys.stderr.isatty() else None
+        self._progress = Progress(total) if total else NoProgress()
+
+    def show(self, answer: Answer, bytes_done: int) -> None:
+        self._progress.hide()
+        if answer.refusal is not None:
+            self._complain_of(answer)
+        if not self._quiet:
+            self._print(self._json_lines(answer) if self._json else self._texts(answer))
+        self._progress.show(bytes_done, answer.first + answer.messages - 1)
+
+    def finish(self, confirmed: int, refused: int, unknown: int) -> None:
+        """The last line, where there was more than one message or not all went well."""
+        self._progress.hide()
+        if self._json:
+            self._print(
+                _json_line({"confirmed": confirmed, "refused": refused, "unknown": unknown})
+            )
+        elif isinstance(self._source, Files) and (confirmed != 1 or refused or unknown):
+            complain(f"{confirmed} confirmed, {refused} refused, {unknown} not known")
+
+    def hide(self) -> None:
+        """Leave the line on the terminal to somebody else."""
+        self._progress.hide()
+
+    def _complain_of(self, answer: Answer) -> None:
+        places = self._source.places(answer.first, answer.first + answer.messages - 1)
+        complain(f"{places}: refused: {answer.refusal}")
+
+    def _texts(self, answer: Answer) -> bytes:
+        # msgd sends no control characters, but what is it that listens there?
+        echo = escape(answer.echo) if self._to_terminal else answer.echo
+        return b"".join(map(_TEXT, BytesIO(echo)))
+
+    def _json_lines(self, answer: Answer) -> bytes:
+        return b"".join(map(_json_line, self._objects(answer)))
+
+    def _objects(self, answer: Answer) -> Iterator[dict[str, object]]:
+        for number, text, refusal in receipts(answer):
+            where = self._source.position(number)
+            if refusal is None:
+                yield {**where, "status": "confirmed", "text": text}
+            else:
+                yield {**where, "status": "refused", "reason": refusal}
+
+    def _print(self, data: bytes) -> None:
+        """Write to standard output; what cannot be written ends the sending, not the program."""
+        if self.closed:
+            return
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            self._close("was closed", BROKEN_PIPE)
+        except OSError as error:
+            self._close(f"cannot be written ({error.strerror})", REFUSED)
+
+    def _close(self, reason: str, status: int) -> None:
+        self.closed, self.status = reason, status
+        # Or Python would try once more to write the rest, at its very end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _json_line(fields: dict[str, object]) -> bytes:
+    import json
+
+    return json.dumps(fields).encode() + b"\n"
