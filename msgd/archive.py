@@ -77,6 +77,9 @@ class DayFile:
             self.sync()
             log.warning("%s: ended a last line that a crash had left unfinished", self.path)
 
+    def fileno(self) -> int:
+        return self._fd
+
     def is_in_place(self) -> bool:
         """Whether the file's name still leads to it: it may have been moved or deleted."""
         try:
@@ -177,6 +180,10 @@ class Archive:
         days = sorted(name for name in os.listdir(self.directory) if is_day_file(name))
         if days and days[-1] != f"{day}.log":
             DayFile(os.path.join(self.directory, days[-1])).close()
+
+    def filenos(self) -> list[int]:
+        """The descriptors that it needs over a fork."""
+        return [self.lock.fd] + ([self._file.fileno()] if self._file is not None else [])
 
     def append(self, records: bytes) -> None:
         """Add an entry, one record or several, to the batch."""

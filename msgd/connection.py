@@ -1,0 +1,138 @@
+"""One peer: its socket, its protocol, and the output that waits for it."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import termios
+from selectors import EVENT_READ, EVENT_WRITE
+
+from msgd.protocol import Event, ServerProtocol
+
+# Output that a client has not taken; with more than this it is not read from.
+OUTPUT_BYTES = 64 * 1024
+_IOV_MAX = 1024
+
+
+class Connection:
+    """A client, from accept to close. It knows nothing of the archive."""
+
+    __slots__ = (
+        "_output",
+        "address",
+        "broken",
+        "closing",
+        "ended",
+        "interest",
+        "name",
+        "origin",
+        "pending",
+        "protocol",
+        "remaining",
+        "shut",
+        "socket",
+        "waiting",
+    )
+
+    def __init__(self, sock: socket.socket, address: str, origin: str, message_bytes: int) -> None:
+        """``address`` is the host's; ``origin``, ``address:port``, stands in the records."""
+        self.socket = sock
+        self.address = address
+        self.name = origin
+        self.origin = f" {origin} ".encode()
+        self.protocol = ServerProtocol(message_bytes)
+        self._output: list[bytes | memoryview] = []
+        self.pending = 0  # bytes of output
+        self.interest = 0  # what the selector watches
+        self.remaining: int | None = None  # bytes to read yet, once the server is stopping
+        self.waiting = False  # for the verdict on a password
+        self.ended = False  # the client has closed its side
+        self.closing = False  # to be closed when its output is sent
+        self.shut = False  # its output is sent, and our side closed
+        self.broken = False  # nothing can be sent or received any more
+
+    def wants_read(self) -> bool:
+        """Whether to read from this client; all of backpressure is here."""
+        if self.ended or self.broken:
+            return False
+        if self.shut:  # read only to throw away, so that the kernel does not reset the stream
+            return True
+        return (
+            not self.closing
+            and not self.waiting  # 1. what follows a TERM waits for its reply
+            and self.pending <= OUTPUT_BYTES  # 2. a client that does not read is not read from
+            and self.remaining != 0  # 3. stopping: what came later is not ours
+        )
+
+    def wanted(self) -> int:
+        """The events that the selector is to watch for this client."""
+        return (EVENT_READ if self.wants_read() else 0) | (EVENT_WRITE if self.pending else 0)
+
+    def receive(self, size: int, stamp: bytes) -> list[Event]:
+        """Read once, at most ``size`` bytes; what has come, taken apart."""
+        try:
+            data = self.socket.recv(size if self.remaining is None else min(size, self.remaining))
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError:
+            self.broken = True
+            return []
+        if not data:
+            self.ended = True
+        if self.shut or self.closing:
+            return []
+        if self.remaining is not None:
+            self.remaining -= len(data)
+        if data:
+            return self.protocol.receive(data, stamp + self.origin)
+        return self.protocol.end(stamp + self.origin)
+
+    def is_done(self) -> bool:
+        """Whether nothing more is to come from this client, nor to go to it."""
+        stopped = self.remaining == 0 and not (self.waiting or self.protocol.unfinished)
+        return not self.pending and (self.closing or stopped)
+
+    def queue(self, data: bytes) -> None:
+        """Add to the output. What is queued here is already true: echoes only after a commit."""
+        self._output.append(data)
+        self.pending += len(data)
+
+    def send(self) -> None:
+        """Send what the client takes now."""
+        while self._output and not self.broken:
+            try:
+                sent = self.socket.sendmsg(self._output[:_IOV_MAX])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self.broken = True
+                return
+            self.pending -= sent
+            if self.pending:
+                self._output = [memoryview(b"".join(self._output))[sent:]]
+            else:
+                self._output = []
+
+    def limit_input(self) -> None:
+        """Read only what has arrived by now: the server is stopping."""
+        self.remaining = _bytes(self.socket, termios.FIONREAD)
+
+    def shut_down(self) -> None:
+        """Close our side of the stream; the other may still send for a moment."""
+        self.shut = True
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.broken = True
+
+    def is_acknowledged(self) -> bool:
+        """Whether the client's side has all that was sent, so that closing takes nothing away.
+
+        A close with unread input, or input after it, resets the stream, and a reset drops what
+        is still on its way (RFC 9293, section 3.10.4; RFC 1122, section 4.2.2.13).
+        """
+        return _bytes(self.socket, termios.TIOCOUTQ) == 0  # SIOCOUTQ in tcp(7); counts our FIN
+
+
+def _bytes(sock: socket.socket, request: int) -> int:
+    return int.from_bytes(fcntl.ioctl(sock, request, b"\0" * 4), "little")

@@ -1,0 +1,72 @@
+"""Runs retention beside the daemon: one process at a time, which the loop never waits for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from msgd import retention
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from msgd.config import Config
+
+log = logging.getLogger("msgd")
+
+
+class Housekeeper:
+    """Starts retention for a new day, and puts what it says into the daemon's log."""
+
+    def __init__(self) -> None:
+        self._due = ""  # the day for which it is to run
+        self._child: subprocess.Popen[bytes] | None = None
+        self._said = -1  # a file in memory: unlike a pipe it never makes the child wait
+
+    def wish(self, day: str) -> None:
+        """Run for this day, when `step` finds that no other run is under way."""
+        self._due = day
+
+    def step(self, config: Config) -> None:
+        """Go on; to be called when a child has ended (SIGCHLD)."""
+        if self._child is not None and self._child.poll() is not None:
+            self._report()
+        if self._due and self._child is None:
+            if config.keep_days or config.compress != "none":
+                self._start(config)
+            self._due = ""
+
+    def stop(self) -> None:
+        """End it; what it was compressing is begun again another day."""
+        if self._child is not None:
+            self._child.terminate()
+            self._child.wait()
+            self._report()
+
+    def _start(self, config: Config) -> None:
+        import subprocess  # not before it is needed: start-up
+
+        self._said = os.memfd_create("retention", os.MFD_CLOEXEC)
+        arguments = [config.log_directory, self._due, str(config.keep_days), config.compress]
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", retention.__file__, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+            )
+        except OSError as error:
+            log.error("retention: cannot start: %s; tried again tomorrow", error.strerror)
+            os.close(self._said)
+
+    def _report(self) -> None:
+        child, self._child = self._child, None
+        with open(self._said, "rb") as said:
+            said.seek(0)
+            for line in said.read().decode("utf-8", "replace").splitlines():
+                level, _, words = line.partition(" ")
+                log.log(logging.INFO if level == "info" else logging.ERROR, "%s", words)
+        if child is not None and child.returncode not in (0, -15):
+            log.error("retention: ended with status %d; tried again tomorrow", child.returncode)

@@ -1,0 +1,188 @@
+"""All clients: who is let in, how long they may take, and how they leave."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from selectors import BaseSelector
+from typing import TYPE_CHECKING
+
+from msgd.connection import Connection
+from msgd.headers import BUSY, FAIL
+from msgd.listeners import endpoint
+from msgd.protocol import Event
+from msgd.seldom import Seldom
+from msgd.timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from msgd.config import Config
+
+log = logging.getLogger("msgd")
+
+CLOSE_SECONDS = 5.0  # for a client to take what it is owed when the server wants to close
+LINGER_SECONDS = 0.02  # between two looks whether it has
+_TURNED_AWAY = 64  # clients over the limit that are told so at the same time
+
+
+class Peers:
+    """The connections, and what each turn of the loop does to them."""
+
+    def __init__(self, selector: BaseSelector, config: Config) -> None:
+        self._selector = selector
+        self._all: set[Connection] = set()
+        self._turned_away: set[Connection] = set()
+        self._active: dict[Connection, None] = {}  # to be settled in this turn
+        self._lingering: set[Connection] = set()  # shut, but not all of it acknowledged
+        self.handshake: Timeouts[Connection] = Timeouts(0)
+        self.idle: Timeouts[Connection] = Timeouts(0)
+        self.quiet: Timeouts[Connection] = Timeouts(0)
+        self.closing: Timeouts[Connection] = Timeouts(CLOSE_SECONDS)
+        self.configure(config)
+        self._refused = Seldom(logging.WARNING, "%s may not connect (allow)")
+        self._busy = Seldom(logging.WARNING, "limits.clients (%d) reached: turned %s away")
+
+    def configure(self, config: Config) -> None:
+        """Take over limits, time-outs and networks; clients that are there keep theirs."""
+        self._limits, self._allow = config.limits, config.allow
+        self.handshake.set(config.limits.handshake_seconds)
+        self.idle.set(config.limits.idle_seconds)
+        self.quiet.set(config.limits.bare_quiet_ms / 1000)
+
+    def __len__(self) -> int:
+        return len(self._all) - len(self._turned_away)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._all))
+
+    def admit(self, sock: socket.socket, host: str, port: int, now: float) -> None:
+        """Take a new connection, or refuse it."""
+        origin = endpoint(host, port)
+        if not self._is_allowed(host):
+            self._refused(origin)
+            sock.close()
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        peer = Connection(sock, host, origin, self._limits.message_bytes)
+        log.debug("%s: connected", origin)
+        full = len(self) >= self._limits.clients
+        self._all.add(peer)
+        self._active[peer] = None
+        if full:
+            self._turn_away(peer, origin, now)
+        self.handshake.start(peer, now)
+        self.idle.start(peer, now)
+
+    def _is_allowed(self, host: str) -> bool:
+        if not self._allow:
+            return True
+        from ipaddress import ip_address  # only for those who configure networks: start-up
+
+        address = ip_address(host.partition("%")[0])
+        return any(address in network for network in self._allow)
+
+    def _turn_away(self, peer: Connection, origin: str, now: float) -> None:
+        self._busy(self._limits.clients, origin)
+        peer.queue(peer.protocol.reply(FAIL, BUSY).data)
+        self.dismiss(peer, now)
+        peer.broken = len(self._turned_away) >= _TURNED_AWAY
+        self._turned_away.add(peer)
+
+    def receive(self, peer: Connection, size: int, stamp: bytes, now: float) -> list[Event]:
+        """Read once from a client; what came of it."""
+        events = peer.receive(size, stamp)
+        if peer in self.handshake and peer.protocol.greeted:
+            self.handshake.stop(peer)
+        if peer.protocol.unfinished:
+            self.quiet.start(peer, now)
+        self.idle.start(peer, now)
+        self._active[peer] = None
+        return events
+
+    def activate(self, peer: Connection) -> None:
+        """Have it settled in this turn."""
+        self._active[peer] = None
+
+    def dismiss(self, peer: Connection, now: float) -> None:
+        """Close a client when it has taken what it is owed.
+
+        One that has closed its own side may take its time; any other is closed soon.
+        """
+        peer.closing = True
+        self.idle.stop(peer)
+        if not peer.ended:
+            self.closing.start(peer, now)
+        self._active[peer] = None
+
+    def limit_input(self, peer: Connection) -> None:
+        """The server is stopping: what arrives from now on is not taken any more."""
+        peer.limit_input()
+        self._active[peer] = None
+
+    def expire(self, now: float) -> Iterator[Connection]:
+        """Close those whose time is up; returns those whose bare message is complete."""
+        for peer in [*self.handshake.expired(now), *self.idle.expired(now)]:
+            log.debug("%s: closed after a time-out", peer.name)
+            self.dismiss(peer, now)
+        for peer in self.closing.expired(now):
+            peer.broken = True
+            self._active[peer] = None
+        for peer in self.quiet.expired(now):
+            self._active[peer] = None
+            yield peer
+
+    def next(self, now: float) -> float:
+        """When `expire` or `settle` is to be called."""
+        timeouts = (self.handshake, self.idle, self.quiet, self.closing)
+        soonest = min(timeout.next() for timeout in timeouts)
+        return min(soonest, now + LINGER_SECONDS) if self._lingering else soonest
+
+    def settle(self) -> None:
+        """Send what this turn owes to its clients; then watch each of them, or close it."""
+        active, self._active = self._active, {}
+        for peer in (*active, *self._lingering):
+            if peer.pending and not peer.broken:
+                peer.send()
+            if peer.is_done():
+                self._finish(peer)
+            elif peer.broken:
+                self._close(peer)
+            elif (wanted := peer.wanted()) != peer.interest:
+                self._watch(peer, wanted)
+
+    def _finish(self, peer: Connection) -> None:
+        if not (peer.ended or peer.shut or peer.broken):
+            peer.shut_down()
+            self._lingering.add(peer)
+        if peer.broken or peer.ended or peer.is_acknowledged():
+            self._close(peer)
+
+    def _watch(self, peer: Connection, wanted: int) -> None:
+        if not wanted:  # not even for a hang-up, which epoll would report over and over
+            self._selector.unregister(peer.socket)
+        elif peer.interest:
+            self._selector.modify(peer.socket, wanted, peer)
+        else:
+            self._selector.register(peer.socket, wanted, peer)
+        peer.interest = wanted
+
+    def _close(self, peer: Connection) -> None:
+        """The only place where a client's descriptor is closed, once, at the end of a turn."""
+        if peer not in self._all:
+            return
+        log.debug("%s: closed", peer.name)
+        self._all.discard(peer)
+        self._turned_away.discard(peer)
+        self._lingering.discard(peer)
+        for timeouts in (self.handshake, self.idle, self.quiet, self.closing):
+            timeouts.stop(peer)
+        if peer.interest:
+            self._selector.unregister(peer.socket)
+        peer.interest = 0
+        peer.socket.close()
+
+    def close(self) -> None:
+        """Close all of them now."""
+        for peer in self:
+            self._close(peer)

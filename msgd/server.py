@@ -1,0 +1,283 @@
+"""The daemon's loop: the only place that knows both the clients and the archive.
+
+One turn is the way of a message: wait; read what is ready; take the requests out of the bytes;
+commit the records of all clients together; queue the echoes; send; close what is to be closed.
+Nothing to echo exists anywhere but behind a commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+from selectors import EVENT_READ, SelectorKey
+from signal import SIGHUP, SIGINT, SIGTERM
+
+from msgd import systemd
+from msgd.archive import Archive
+from msgd.clock import DAY_BYTES, Clock
+from msgd.config import Config, ConfigError
+from msgd.connection import Connection
+from msgd.headers import NOT_VERIFIED, NOT_WRITTEN, STOPPING
+from msgd.housekeeper import Housekeeper
+from msgd.listeners import Listeners, bind, endpoint
+from msgd.password import Guard
+from msgd.peers import Peers
+from msgd.protocol import FAIL, PWOK, Answer, Dropped, Event, Records, Terminate
+from msgd.seldom import Seldom
+from msgd.signals import Signals
+from msgd.status import Status
+
+log = logging.getLogger("msgd")
+
+# What one turn reads from all clients together: more makes a group commit larger, and every
+# client wait longer for its echo.
+READ_BYTES_SYNCED, READ_BYTES = 1 << 20, 256 << 10
+READ_BYTES_LEAST = 16 << 10  # from one client, however many are ready
+STOP_SECONDS = 5.0  # for all clients to take what they are owed when the server stops
+_SPARE_DESCRIPTORS = 64
+
+
+class Server:
+    """Listens, archives and echoes, in one thread."""
+
+    def __init__(self, config: Config, sockets: Sequence[socket.socket] = ()) -> None:
+        """Listen (or take these listening sockets), lock the archive and open it.
+
+        Raises `Fatal`.
+        """
+        self._config = config
+        self._listeners = Listeners(list(sockets) or bind(config), self._admit)
+        self.addresses = [endpoint(*s.getsockname()[:2]) for s in self._listeners.sockets]
+        self._clock = Clock(config.time_zone)
+        self._archive = Archive(config.log_directory, config.sync)
+        self._archive.start(self._clock.stamp()[:DAY_BYTES].decode())
+        self._guard: Guard[Connection] = Guard(config.password_hash)
+        self._housekeeper = Housekeeper()
+        self._status = Status()
+        self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
+        self._owed: list[tuple[Connection, Records | Answer]] = []
+        self._now, self._stamp, self._day = 0.0, b"", ""
+        self._stop_at = inf
+        self._stopping = False
+
+    def filenos(self) -> list[int]:
+        """The descriptors that becoming a daemon must not close."""
+        return [*self._archive.filenos(), *self._listeners.filenos()]
+
+    def run(self, reload: Callable[[], Config]) -> None:
+        """Serve until asked to stop; raises `Fatal`. SIGHUP calls ``reload``."""
+        self._load = reload
+        self._signals = Signals()
+        self._selector = selectors.DefaultSelector()
+        self._peers = Peers(self._selector, self._config)
+        self._start()
+        try:
+            while self._now < self._stop_at and (self._peers or not self._stopping):
+                self._turn()
+        finally:
+            self._peers.close()
+            self._guard.stop()
+            self._housekeeper.stop()
+            self._signals.close()
+            self._selector.close()
+        self._archive.close()
+        log.info("stopped; %s", self._status)
+
+    def _start(self) -> None:
+        _raise_descriptor_limit(self._config.limits.clients)
+        # A freed block of this size raises malloc's thresholds (mallopt(3)): buffers are then
+        # taken from memory that is already there, without a page fault for every 4 KiB.
+        del_block = bytearray(8 << 20)
+        del del_block
+        self._archive.lock.name_holder()
+        self._selector.register(self._signals, EVENT_READ, self._take_signals)
+        self._listeners.watch(self._selector)
+        log.info("listening on %s", ", ".join(self.addresses))
+        systemd.notify("READY=1")
+
+    def _turn(self) -> None:
+        ready = self._selector.select(self._pause())
+        self._now, self._stamp = time.monotonic(), self._clock.stamp()
+        self._read(ready)
+        self._expire()
+        self._commit()
+        self._peers.settle()
+        self._keep_house()
+
+    def _pause(self) -> float:
+        """Seconds until something is to be done even if nothing happens."""
+        now = time.monotonic()
+        return max(
+            0.0,
+            min(
+                self._peers.next(now),
+                self._guard.next(now),
+                self._listeners.next(),
+                self._status.next(),
+                self._stop_at,
+            )
+            - now,
+        )
+
+    def _read(self, ready: list[tuple[SelectorKey, int]]) -> None:
+        """Read once from each client that is ready; nobody gets more than a share of the turn."""
+        total = READ_BYTES_SYNCED if self._archive.sync == "always" else READ_BYTES
+        share = max(total // max(len(ready), 1), READ_BYTES_LEAST)
+        for key, events in ready:
+            peer = key.data
+            if not isinstance(peer, Connection):
+                peer()
+            elif events & EVENT_READ:
+                self._take(peer, self._peers.receive(peer, share, self._stamp, self._now))
+            else:
+                self._peers.activate(peer)
+
+    def _take(self, peer: Connection, events: list[Event]) -> None:
+        """Put the records into the batch, and note in order what the client is owed for what."""
+        for event in events:
+            if isinstance(event, Records):
+                self._archive.append(event.archive)
+                self._owed.append((peer, event))
+            elif isinstance(event, Answer):
+                self._owed.append((peer, event))
+            elif isinstance(event, Terminate):
+                self._ask(peer, event.password)
+            elif isinstance(event, Dropped):
+                self._dropped(peer.name, event.size)
+            else:
+                self._peers.dismiss(peer, self._now)
+
+    def _expire(self) -> None:
+        """What is due because time has passed, as of the moment at which this turn began.
+
+        A client that was ready to be read then was not quiet, however long the turn took.
+        """
+        for peer in self._peers.expire(self._now):
+            self._take(peer, peer.protocol.quiet(self._stamp + peer.origin))
+        for peer, header in self._guard.step(self._now):
+            self._answer_password(peer, header)
+        self._listeners.step(self._now)
+
+    def _commit(self) -> None:
+        """Write the batch; only then are the echoes owed, and FAIL for what is not in it."""
+        owed, self._owed = self._owed, []
+        if not owed:
+            return
+        kept = self._archive.commit(self._stamp[:DAY_BYTES].decode())
+        for peer, event in owed:
+            if isinstance(event, Answer):
+                peer.queue(event.data)
+            elif kept:
+                kept -= 1
+                peer.queue(event.echo)
+                self._status.archived += event.messages
+            else:
+                peer.queue(peer.protocol.reply(FAIL, NOT_WRITTEN).data * event.messages)
+                self._status.refused += event.messages
+            self._peers.activate(peer)
+        self._status.soon(self._now)
+
+    def _keep_house(self) -> None:
+        """Once a second while something happens, and now and then while nothing does."""
+        if self._now < self._status.next():
+            return
+        day = self._stamp[:DAY_BYTES].decode()
+        self._archive.roll(day)
+        self._archive.settle()
+        if self._archive.sync == "second":
+            self._archive.flush()
+        if day != self._day:
+            self._day = day
+            self._status.new_day()
+            self._housekeeper.wish(day)
+        self._housekeeper.step(self._config)
+        self._status.report(len(self._peers), self._archive.refusing, self._now)
+
+    def _admit(self, sock: socket.socket, host: str, port: int) -> None:
+        self._peers.admit(sock, host, port, self._now)
+
+    def _ask(self, peer: Connection, password: bytes) -> None:
+        peer.waiting = True
+        if self._stopping:
+            self._answer_password(peer, FAIL)
+        else:
+            self._guard.ask(peer.address, peer, password, self._now)
+
+    def _answer_password(self, peer: Connection, header: bytes) -> None:
+        """Answer a TERM, and go on with what came behind it."""
+        reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
+        self._owed.append((peer, peer.protocol.reply(header, reason)))
+        log.info("%s: asked to stop: %s", peer.name, header.decode())
+        peer.waiting = False
+        if header == PWOK:
+            self._stop(f"password accepted from {peer.name}")
+        self._take(peer, peer.protocol.resume(self._stamp + peer.origin))
+
+    def _take_signals(self) -> None:
+        for number in self._signals.take():
+            if number in (SIGTERM, SIGINT) and self._stopping:
+                log.warning("stopping at once")
+                self._stop_at = self._now
+            elif number in (SIGTERM, SIGINT):
+                self._stop("SIGINT" if number == SIGINT else "SIGTERM")
+            elif number == SIGHUP:
+                self._reload()
+            else:  # SIGCHLD: whichever child it was, its owner looks for itself
+                self._housekeeper.step(self._config)
+
+    def _stop(self, why: str) -> None:
+        """Take what has arrived by now, answer it, and end."""
+        if self._stopping:
+            return
+        log.info("stopping: %s", why)
+        systemd.notify("STOPPING=1")
+        self._stopping = True
+        self._stop_at = self._now + STOP_SECONDS
+        self._listeners.close()
+        for peer in self._peers:
+            self._peers.limit_input(peer)
+        for peer in self._guard.stop():
+            self._answer_password(peer, FAIL)
+
+    def _reload(self) -> None:
+        """Read the configuration again; a broken one changes nothing."""
+        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self._configure(self._load())
+        except ConfigError as error:
+            log.error("%s; going on with the old configuration", error)
+        self._archive.reopen(self._stamp[:DAY_BYTES].decode())
+        systemd.notify("READY=1")
+
+    def _configure(self, config: Config) -> None:
+        for key in ("listen", "port", "log_directory"):
+            if getattr(config, key) != getattr(self._config, key):
+                log.warning("%s: a change needs a restart", key)
+        self._config = config
+        self._clock = Clock(config.time_zone)
+        self._guard.stored = config.password_hash
+        self._archive.sync = config.sync
+        self._peers.configure(config)
+        _raise_descriptor_limit(config.limits.clients)
+        self._housekeeper.wish(self._day)
+        log.info("configuration read again")
+
+
+def _raise_descriptor_limit(clients: int) -> None:
+    """Each client takes a descriptor; the soft limit is low for the sake of select(2) only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = clients + _SPARE_DESCRIPTORS
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
+    if hard < needed:
+        log.warning(
+            "limits.clients: %d need %d descriptors, but the limit (ulimit -Hn) is %d",
+            clients,
+            needed,
+            hard,
+        )
