@@ -1,0 +1,184 @@
+"""A configuration file: YAML in, checked values out, each error with its line.
+
+A file is composed to YAML nodes and no further: a node has its line, so that each error can say
+``FILE:LINE: key: what is wrong``, and its text, so that ``no``, ``1:30`` or ``010`` are what the
+administrator typed and not what YAML 1.1 makes of them. No value may be nested, so an alias
+costs nothing however often it stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from msgd.kinds import Kind, show
+
+if TYPE_CHECKING:
+    import yaml
+
+    Node = yaml.ScalarNode | yaml.SequenceNode | yaml.MappingNode
+
+_LONGEST_FILE = 1024 * 1024  # bytes; what is longer is no configuration
+_DEEPEST = 10  # levels; a section and a list in it are 3
+_TAGS = {
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")
+}
+
+
+class ConfigError(Exception):
+    """The configuration is wrong: str() is ``FILE:LINE: key: what is wrong``, in one line."""
+
+
+class Option(NamedTuple):
+    """One row of the table."""
+
+    name: str  # with its section: limits.clients
+    default: Any
+    kind: Kind
+    empty: bool = False  # a key without a value means the default
+    secret: bool = False  # never shown
+
+
+def read(path: str) -> str:
+    """The file's text; raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LONGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > _LONGEST_FILE:
+        raise ConfigError(f"{path}: is longer than {_LONGEST_FILE} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: is not UTF-8: byte {data[error.start]:#04x}") from None
+
+
+class ConfigFile:
+    """One YAML file, held against a table of options."""
+
+    def __init__(self, path: str, options: Iterable[Option]) -> None:
+        self._path = path
+        self._options = {option.name: option for option in options}
+        self._sections = {name.rpartition(".")[0] for name in self._options} - {""}
+
+    def values(self) -> dict[str, Any]:
+        """Option name -> value, for the keys that the file has. Raises ConfigError."""
+        values: dict[str, Any] = {}
+        for name, key, node in self._pairs("", self._compose()):
+            option = self._options.get(name)
+            if option is None:
+                raise self._error(key, f"{_shown(name)}: unknown key{self._nearest(name)}")
+            values[name] = self._value(option, node)
+        return values
+
+    def _compose(self) -> Node | None:
+        import yaml
+
+        text = read(self._path)
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        try:
+            _check_depth(yaml.parse(text, Loader=loader))
+            return cast("Node | None", yaml.compose(text, Loader=loader))
+        except yaml.reader.ReaderError as error:
+            line = text.encode().count(b"\n", 0, int(error.position)) + 1
+            words = f"a character that YAML does not allow: {int(error.character):#04x}"
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            words = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{self._path}:{line}: is not YAML: {words}")
+
+    def _pairs(self, section: str, node: Node | None) -> Iterator[tuple[str, Node, Node]]:
+        """Each key's full name, its node, and its value's node; sections are walked into."""
+        if node is None or _is_null(node):  # such as a section whose keys are all commented out
+            return
+        if node.id != "mapping":
+            where = f"{section}: " if section else ""
+            raise self._error(node, f"{where}must be keys with values, such as port: 6743")
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            if key.id != "scalar":
+                raise self._error(key, "a key must be a word")
+            name = f"{section}.{key.value}" if section else str(key.value)
+            if name in lines:
+                raise self._error(key, f"{_shown(name)}: is already given in line {lines[name]}")
+            lines[name] = _line(key)
+            if name in self._sections:
+                yield from self._pairs(name, value)
+            else:
+                yield name, key, value
+
+    def _value(self, option: Option, node: Node) -> object:
+        if _is_null(node) and option.empty:
+            return option.default
+        if node.id != "sequence" or not option.kind.many:
+            found = self._scalar(option, node)
+            return (found,) if option.kind.many else found
+        found_all: dict[object, None] = {}
+        for item in node.value:
+            found = self._scalar(option, item)
+            if found in found_all:
+                raise self._error(item, f"{option.name}: {show(found)} is given twice")
+            found_all[found] = None
+        if not found_all and option.default:
+            raise self._error(node, f"{option.name}: must have at least one value")
+        return tuple(found_all)
+
+    def _scalar(self, option: Option, node: Node) -> object:
+        try:
+            if not isinstance(node.value, str):
+                raise ValueError(option.kind.wrong("a list" if node.id == "sequence" else "keys"))
+            if node.tag not in _TAGS:
+                raise ValueError(option.kind.wrong(f"a value with the tag {show(node.tag)}"))
+            if _is_null(node):
+                raise ValueError(option.kind.wrong("nothing"))
+            if option.kind.number and getattr(node, "style", None) in ('"', "'"):
+                raise ValueError(option.kind.wrong("a text: leave the quotes out"))
+            return option.kind.parse(node.value)
+        except ValueError as error:
+            raise self._error(node, f"{option.name}: {error}") from None
+
+    def _nearest(self, name: str) -> str:
+        """The words that name the known key most like this one, in whatever section that stands."""
+        import difflib
+
+        keys = {known.rpartition(".")[2]: known for known in self._options}
+        near = difflib.get_close_matches(name.rpartition(".")[2].lower(), keys, 1)
+        return f"; did you mean {keys[near[0]]}?" if near else ""
+
+    def _error(self, node: Node, words: str) -> ConfigError:
+        return ConfigError(f"{self._path}:{_line(node)}: {words}")
+
+
+def _check_depth(events: Iterable[yaml.Event]) -> None:
+    """Composing recurses in C, without a check: some ten thousand brackets would end the process.
+
+    Raises yaml.MarkedYAMLError.
+    """
+    import yaml
+
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(
+                problem="nested too deeply", problem_mark=cast("yaml.Mark", event.start_mark)
+            )
+
+
+def _line(node: Node) -> int:
+    return node.start_mark.line + 1
+
+
+def _is_null(node: Node) -> bool:
+    return node.tag == "tag:yaml.org,2002:null"
+
+
+def _shown(name: str) -> str:
+    """A key that anybody may have written, short, in one line, harmless to a terminal."""
+    return name if name.isprintable() and len(name) <= 60 else show(name[:60])
