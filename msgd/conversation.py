@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgd.client import Client, Refused
 from msgd.manners import OK, REFUSED, complain
-from msgd.passwords import ask, offer
+from msgd.terminating import ask, offer
 from msgd.text import escape
 
 HELP = """\

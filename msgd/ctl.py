@@ -129,7 +129,7 @@ def send(
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 def terminate(password_stdin: bool) -> int:
     """Ask the server to stop, with its password."""
-    from msgd.passwords import terminate
+    from msgd.terminating import terminate
 
     return terminate(_connect(), password_stdin)
 
