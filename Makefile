@@ -23,6 +23,13 @@ test: .venv/test
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
+# Measures msgd beside its peers (tests/bench/README.md); BENCH='--rounds 1 --scale 0.1' for a look.
+bench: .venv/test
+	PYTHONPATH=tests $(BIN)/python -m bench $(BENCH)
+
+bench-guard: .venv/test
+	PYTHONPATH=tests $(BIN)/python -m bench.guard $(BENCH)
+
 # The stamps hold the day's dependencies: a changed pyproject.toml installs again.
 .venv/run: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -51,4 +58,4 @@ system-test: .venv/test
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: run test deb rpm system-test clean
+.PHONY: run test deb rpm system-test clean bench bench-guard

@@ -106,7 +106,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _configure(name: str, directory: Path, port: int, sync: str) -> Path:
+def configure(name: str, directory: Path, port: int, sync: str) -> Path:
     text = (CONFIGURATIONS / name).read_text()
     values = {"@PORT@": str(port), "@DIRECTORY@": str(directory), "@SYNC@": sync}
     for mark, value in values.items():
@@ -129,7 +129,7 @@ def _serve_limit(tools: Tools, directory: Path, sync: str) -> Iterator[Served]:
 @contextmanager
 def _serve_msgd(tools: Tools, directory: Path, sync: str) -> Iterator[Served]:
     archive = directory / "archive"
-    configuration = _configure("msgd.yaml", directory, 0, sync)
+    configuration = configure("msgd.yaml", directory, 0, sync)
     command = [*msgd_command(), "--config", str(configuration), "--log-directory", str(archive)]
     with running(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
@@ -145,7 +145,7 @@ def msgd_command() -> list[str]:
 @contextmanager
 def _serve_rsyslog(name: str, tools: Tools, directory: Path, sync: str) -> Iterator[Served]:
     port, out = free_port(), directory / "out.log"
-    configuration = _configure(f"rsyslog-{name}.conf", directory, port, sync)
+    configuration = configure(f"rsyslog-{name}.conf", directory, port, sync)
     program = tools.find("rsyslogd") or "rsyslogd"
     command = [program, "-n", "-f", str(configuration), "-i", str(directory / "pid")]
     with running(command) as process:
@@ -162,7 +162,7 @@ def _rsyslog(name: str) -> Serve:
 def _serve_syslog_ng(tools: Tools, directory: Path, sync: str) -> Iterator[Served]:
     port, out = free_port(), directory / "out.log"
     command = [tools.find("syslog-ng") or "syslog-ng", "--foreground", "--no-caps"]
-    command += [f"--cfgfile={_configure('syslog-ng.conf', directory, port, sync)}"]
+    command += [f"--cfgfile={configure('syslog-ng.conf', directory, port, sync)}"]
     command += [f"--{name}={directory / name}" for name in ("persist-file", "control", "pidfile")]
     if tools.unpacked is not None:
         modules = sorted((tools.unpacked / "usr/lib/syslog-ng").glob("[0-9]*"))
@@ -175,7 +175,7 @@ def _serve_syslog_ng(tools: Tools, directory: Path, sync: str) -> Iterator[Serve
 @contextmanager
 def _serve_redis(tools: Tools, directory: Path, sync: str) -> Iterator[Served]:
     port = free_port()
-    configuration = _configure("redis.conf", directory, port, sync)
+    configuration = configure("redis.conf", directory, port, sync)
     command = [tools.find("redis-server") or "redis-server", str(configuration)]
 
     def length() -> int:
@@ -190,7 +190,7 @@ def _serve_redis(tools: Tools, directory: Path, sync: str) -> Iterator[Served]:
 @contextmanager
 def _serve_nats(tools: Tools, directory: Path, sync: str) -> Iterator[Served]:
     port = free_port()
-    configuration = _configure("nats.conf", directory, port, sync)
+    configuration = configure("nats.conf", directory, port, sync)
     stream = {"name": "bench", "subjects": ["bench"], "storage": "file"}
     command = [tools.find("nats-server") or "nats-server", "--config", str(configuration)]
     with running(command, environment=tools.environment()) as process:
