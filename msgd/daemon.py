@@ -1,0 +1,161 @@
+"""The command msgd. It starts fast: what only some ways of calling it need is imported there."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import NoReturn
+
+from msgd import __version__, log
+from msgd.config import OPTIONS, Config, ConfigError, dump, load
+from msgd.errors import Fatal
+
+OK, FAILED, USAGE, BAD_CONFIG = 0, 1, 2, 78  # the last is EX_CONFIG of sysexits.h
+
+_logger = logging.getLogger("msgd")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    verbose = False
+    try:
+        given = _parser().parse_args(arguments)
+        verbose = given.verbose
+        log.to_stderr(verbose=verbose)
+        given.run(given)
+    except ConfigError as error:
+        _logger.error("%s", error)
+        return BAD_CONFIG
+    except Fatal as error:
+        _logger.error("%s", error, exc_info=verbose)
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+    except Exception as error:
+        _logger.error("%s: %s", type(error).__name__, error, exc_info=verbose)
+        return FAILED
+    return OK
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="msgd",
+        description="Archive text messages that arrive over TCP; the echo is the receipt.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=_serve)
+    add = parser.add_argument
+    add("-c", "--config", metavar="FILE", help="configuration (/etc/msgd.yaml where that exists)")
+    add("-p", "--port", metavar="N", type=_port, help="TCP port, 0 for any; overrides the file")
+    add("-d", "--log-directory", metavar="DIR", help="the archive; overrides the file")
+    add("--check", action="store_true", help="show the effective configuration; start nothing")
+    add("--daemonize", action="store_true", help="go to the background, and log to syslog")
+    add("--pidfile", metavar="FILE", help="name the daemon's process there while it runs")
+    add("-v", "--verbose", action="store_true", help="log connects, disconnects and tracebacks")
+    add("--version", action="version", version=f"msgd {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    command = commands.add_parser("hash-password", help="print a string for password_hash")
+    command.set_defaults(run=_hash_password)
+    return parser
+
+
+def _port(text: str) -> object:
+    kind = next(option.kind for option in OPTIONS if option.name == "port")
+    try:
+        return kind.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _serve(given: argparse.Namespace) -> None:
+    # A daemon changes to /, and SIGHUP reads the file again.
+    path = os.path.abspath(given.config) if given.config and given.daemonize else given.config
+    read = partial(load, path, port=given.port, log_directory=given.log_directory)
+    config = read()
+    if given.check:
+        _print(dump(config))
+    else:
+        _run(config, read, given)
+
+
+def _run(config: Config, read: partial[Config], given: argparse.Namespace) -> None:
+    """Serve until asked to stop. What can fail does so before the terminal is left."""
+    from msgd import systemd
+    from msgd.server import Server
+
+    with ExitStack() as stack:
+        pidfile = None
+        if given.pidfile:
+            from msgd.pidfile import PidFile
+
+            pidfile = stack.enter_context(PidFile(given.pidfile))
+        server = Server(config, systemd.listen_sockets())
+        starter = None
+        if given.daemonize:
+            from msgd.background import detach
+
+            starter = detach(server.filenos() + ([pidfile.fd] if pidfile else []))
+            log.to_syslog(verbose=given.verbose)
+        if pidfile:
+            pidfile.write()
+        if starter:
+            starter.release()
+        server.run(read)
+
+
+def _hash_password(given: argparse.Namespace) -> None:
+    from msgd.headers import PASSWORD_BYTES, well_formed
+    from msgd.password import hash_password
+
+    password = _ask_password() if sys.stdin.isatty() else _read_password()
+    if not well_formed(password):
+        raise Fatal(
+            f"a password has 1 to {PASSWORD_BYTES} bytes of UTF-8, and no control character"
+        )
+    _print(hash_password(password) + "\n")
+
+
+def _ask_password() -> bytes:
+    from getpass import getpass
+
+    try:
+        password = getpass("Password: ")
+        again = getpass("The same again: ")
+    except EOFError:
+        raise Fatal("no password was given") from None
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the shell's prompt is not to stand behind ours
+        raise
+    if password != again:
+        raise Fatal("the two are not the same; nothing was made of them")
+    return password.encode("utf-8", "surrogateescape")
+
+
+def _read_password() -> bytes:
+    line = sys.stdin.buffer.readline(4096)
+    if not line:
+        raise Fatal("no password was given on standard input")
+    return line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # What could not be written is still buffered; Python would try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Fatal(f"standard output: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
