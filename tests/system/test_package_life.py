@@ -95,7 +95,7 @@ def test_upgrade_replaces_an_untouched_configuration(
 ) -> None:
     install(machine, older(package, tmp_path))
     install(machine, package)
-    assert "older" not in machine.path("/etc/msgd.yaml").read_text()
+    assert "an older msgd" not in machine.path("/etc/msgd.yaml").read_text()
     assert Server(machine).send("after") == "after"
 
 

@@ -54,7 +54,8 @@ def test_a_restart_loses_no_waiting_connection_and_nothing_echoed(activated: Ser
     pid = activated.pid
     activated.machine.shell(f"kill -STOP {pid}")
     activated.machine.path("/root/clients.py").write_text(CLIENTS)
-    activated.machine.shell("python3 /root/clients.py >/root/out 2>&1 && echo served >>/root/out &")
+    run = "python3 /root/clients.py && echo served"
+    activated.machine.shell(f"({run}) >/root/out 2>&1 </dev/null &")
     out = activated.machine.path("/root/out")
     wait_for(lambda: out.exists() and "connected" in out.read_text(), why="connected")
     activated.restart()
