@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from msgd.errors import Fatal
 
+_DESCRIPTORS = 4096  # those that msgd may have inherited are below
 _UMASK = 0o027  # takes nothing from the archive's modes, 0750 and 0640
 
 
@@ -18,8 +22,36 @@ class Starter:
 
     def release(self) -> None:
         """Let it exit with status 0. One that ended meanwhile is no error."""
-        os.write(self._descriptor, b"\n")
+        with suppress(OSError):
+            os.write(self._descriptor, b"\n")
         os.close(self._descriptor)
+
+
+def _exit_when_released(reader: int) -> NoReturn:
+    """The started process's end. It cleans nothing up: all that it has is the daemon's now."""
+    status = 1
+    try:
+        if os.read(reader, 1):
+            status = 0
+        else:
+            print("msgd: could not become a daemon; the system's log says why", file=sys.stderr)
+    finally:
+        os._exit(status)
+
+
+def _import_daemon() -> tuple[Any, type[Exception]]:
+    """python-daemon, for a machine where a process may open very many files.
+
+    When imported, releases before 3 make a set of all descriptors that the hard limit allows,
+    and keep it: with the 2^30 of many containers that is 60 GB. So it hears of fewer.
+    """
+    allowed = resource.getrlimit
+    resource.getrlimit = lambda _: (_DESCRIPTORS, _DESCRIPTORS)
+    try:
+        from daemon.daemon import DaemonContext, DaemonError  # type: ignore[import-untyped]
+    finally:
+        resource.getrlimit = allowed
+    return DaemonContext, DaemonError
 
 
 def detach(keep: list[int]) -> Starter:
@@ -29,14 +61,12 @@ def detach(keep: list[int]) -> Starter:
     releases it, or 1 when the daemon ends before. So whoever starts msgd can rely on the
     status, and on the pid file when it has seen it. Raises Fatal.
     """
-    from daemon import DaemonContext  # type: ignore[import-untyped]
-    from daemon.daemon import DaemonError  # type: ignore[import-untyped]
-
+    DaemonContext, DaemonError = _import_daemon()
     reader, writer = os.pipe()
     sys.stdout.flush()
     if os.fork():
         os.close(writer)
-        os._exit(0 if os.read(reader, 1) else 1)
+        _exit_when_released(reader)
     context = DaemonContext(
         detach_process=True,  # as asked, even where the parent is init
         files_preserve=[*keep, writer],

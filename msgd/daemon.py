@@ -22,6 +22,7 @@ _logger = logging.getLogger("msgd")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    _hold_standard_streams()
     verbose = False
     try:
         given = _parser().parse_args(arguments)
@@ -40,6 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _logger.error("%s: %s", type(error).__name__, error, exc_info=verbose)
         return FAILED
     return OK
+
+
+def _hold_standard_streams() -> None:
+    """Where 0, 1 or 2 is closed, no socket or file may take its place and be written to."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 class _Parser(argparse.ArgumentParser):
@@ -117,7 +128,7 @@ def _hash_password(given: argparse.Namespace) -> None:
     from msgd.headers import PASSWORD_BYTES, well_formed
     from msgd.password import hash_password
 
-    password = _ask_password() if sys.stdin.isatty() else _read_password()
+    password = _ask_password() if os.isatty(0) else _read_password()
     if not well_formed(password):
         raise Fatal(
             f"a password has 1 to {PASSWORD_BYTES} bytes of UTF-8, and no control character"
@@ -133,6 +144,8 @@ def _ask_password() -> bytes:
         again = getpass("The same again: ")
     except EOFError:
         raise Fatal("no password was given") from None
+    except UnicodeDecodeError:
+        raise Fatal("the terminal's bytes are not text in the locale's encoding") from None
     except KeyboardInterrupt:
         print(file=sys.stderr)  # the shell's prompt is not to stand behind ours
         raise
@@ -142,7 +155,8 @@ def _ask_password() -> bytes:
 
 
 def _read_password() -> bytes:
-    line = sys.stdin.buffer.readline(4096)
+    with open(0, "rb", closefd=False) as standard_input:
+        line = standard_input.readline(4096)
     if not line:
         raise Fatal("no password was given on standard input")
     return line.removesuffix(b"\n").removesuffix(b"\r")
