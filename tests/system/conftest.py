@@ -39,7 +39,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the freshly built Debian package."""
     need("dpkg-buildpackage", "dh", "git")
     results = tmp_path_factory.mktemp("build")
-    subprocess.run([SOURCE / "packaging/build-deb", results], check=True, timeout=300)
+    output(SOURCE / "packaging/build-deb", results)
     return results
 
 
