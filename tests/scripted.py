@@ -1,0 +1,84 @@
+"""Servers that misbehave on purpose, for the tests of the client."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Part = Callable[[socket.socket], None]
+
+
+@contextmanager
+def scripted(*parts: Part) -> Iterator[int]:
+    """A server on the port that this gives: each connection is served by the next part."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    failures: list[BaseException] = []
+    thread = threading.Thread(target=_play, args=(listener, parts, failures))
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.settimeout(0.01)  # for a part that nobody came for
+        thread.join(20)
+        listener.close()
+    assert not failures, failures
+
+
+def _play(listener: socket.socket, parts: tuple[Part, ...], failures: list[BaseException]) -> None:
+    listener.settimeout(20)
+    for part in parts:
+        try:
+            connection = listener.accept()[0]
+            with connection:
+                connection.settimeout(20)
+                part(connection)
+        except (ConnectionError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                failures.append(error)
+        except BaseException as error:
+            failures.append(error)
+
+
+def greet(connection: socket.socket) -> None:
+    """The handshake, as msgd does it."""
+    assert receive(connection, 5) == b"PING\n"
+    connection.sendall(b"PONG\n")
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Exactly so many bytes, or what there is before the end."""
+    data = b""
+    while len(data) < size and (more := connection.recv(size - len(data))):
+        data += more
+    return data
+
+
+def says(*answers: bytes) -> Part:
+    """Greets, then answers each line of the client's with the next of these, and closes."""
+
+    def part(connection: socket.socket) -> None:
+        greet(connection)
+        with connection.makefile("rb") as lines:
+            for answer in answers:
+                lines.readline()
+                connection.sendall(answer)
+
+    return part
+
+
+def echo(connection: socket.socket) -> None:
+    """Greets, then echoes everything until the client goes."""
+    greet(connection)
+    while data := connection.recv(1 << 16):
+        connection.sendall(data)
+
+
+def silent(connection: socket.socket) -> None:
+    """Greets, then neither reads nor writes until the client goes."""
+    greet(connection)
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    poll.poll(20_000)

@@ -1,0 +1,285 @@
+"""The client library: against the real daemon, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msgd.client import (
+    Client,
+    ConnectionLost,
+    MsgdError,
+    NotConnected,
+    PasswordRefused,
+    Receipt,
+    Refused,
+)
+from msgd.headers import encode_message
+from msgd.pipeline import Block, Pipeline
+from msgd.protocol import ProtocolError
+from msgd.text import escape
+from tests.conftest import PASSWORD, Daemon, Start
+from tests.scripted import echo, greet, receive, says, scripted, silent
+
+
+def test_send_returns_the_text_as_archived(msgd: Daemon) -> None:
+    with Client(port=msgd.port) as client:
+        assert client.send("hello") == "hello"
+        assert client.send(b"bell \x07, bad \xff") == "bell \\x07, bad \\xff"
+        assert client.send("two\nlines") == "two\nlines"
+        assert client.send("") == ""
+        assert client.send("no \ud800 in UTF-8") == "no \\ud800 in UTF-8"
+        assert client.ping() > 0
+    assert msgd.texts() == [
+        "hello",
+        "bell \\x07, bad \\xff",
+        "two\nlines",
+        "",
+        "no \\ud800 in UTF-8",
+    ]
+
+
+def test_send_raises_what_the_server_refuses_and_goes_on(msgd: Daemon) -> None:
+    with Client(port=msgd.port) as client:
+        with pytest.raises(Refused, match="message too long") as caught:
+            client.send("x" * 70_000)
+        assert caught.value.reason == "message too long"
+        assert client.send("next") == "next"
+
+
+def test_send_many_gives_receipts_in_order(msgd: Daemon) -> None:
+    texts = [f"line {n}" + " \x1b" * (n % 7 == 0) for n in range(5000)]
+    texts[3000] = "x" * 70_000
+    texts[3001] = "three\nlines\x00\nhere"
+    with Client(port=msgd.port) as client:
+        found = list(client.send_many(texts))
+    assert [receipt.number for receipt in found] == list(range(1, 5001))
+    assert found[3000] == Receipt(3001, None, "message too long")
+    expected = [escape(text.encode()).decode() for text in texts]
+    del expected[3000], found[3000]
+    assert [receipt.text for receipt in found] == expected == msgd.texts()
+
+
+def test_a_message_far_over_the_limit_is_refused_before_it_is_sent_whole(start: Start) -> None:
+    daemon = start("limits: {message_bytes: 100}\nlisten: 127.0.0.1\n")
+    with Client(port=daemon.port) as client:
+        found = list(client.send_many(["a", "x" * 10_000_000, "b"]))
+    assert [receipt.refusal for receipt in found] == [None, "message too long", None]
+    assert daemon.texts() == ["a", "b"]
+
+
+def test_more_than_any_buffer_holds_cannot_deadlock(msgd: Daemon) -> None:
+    text = "x" * 60_000
+    with Client(port=msgd.port) as client:
+        assert sum(receipt.text == text for receipt in client.send_many([text] * 1000)) == 1000
+
+
+def test_giving_up_the_iteration_closes_the_client(msgd: Daemon) -> None:
+    client = Client(port=msgd.port)
+    for _ in client.send_many(str(n) for n in range(100_000)):
+        break
+    with pytest.raises(ConnectionLost, match="closed"):
+        client.send("more")
+
+
+def test_terminate(msgd: Daemon) -> None:
+    with Client(port=msgd.port) as client:
+        for wrong in ("wrong", "line\nfeed", "", "\x07"):
+            with pytest.raises(PasswordRefused) as caught:
+                client.terminate(wrong)
+            assert caught.value.well_formed == (wrong == "wrong")
+        assert client.send("still there") == "still there"
+        client.terminate(PASSWORD)
+    assert msgd.wait() == 0
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(NotConnected, match="nobody listens"):
+        Client(port=port)
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 300, "..", "x\x1b[31m.invalid"])
+def test_no_such_host(host: str) -> None:
+    with pytest.raises(NotConnected, match="no host called") as caught:
+        Client(host)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not msgd"),
+        (b"PING\n", "not msgd"),
+        (b"MESG hello\n", "not msgd"),
+        (b"FAIL busy\n", "refuses the connection: busy"),
+        (b"FAIL \x1b[2J\n", r"refuses the connection: \\x1b\[2J"),
+        (b"", "closed the connection"),
+    ],
+)
+def test_what_listens_does_not_shake_hands(answer: bytes, words: str) -> None:
+    def part(connection: socket.socket) -> None:
+        receive(connection, 5)
+        connection.sendall(answer)
+
+    with scripted(part) as port, pytest.raises(NotConnected, match=words):
+        Client(port=port)
+
+
+def test_a_server_that_stops_answering_is_given_up() -> None:
+    with scripted(silent) as port, Client(port=port, timeout=0.2) as client:
+        with pytest.raises(ConnectionLost, match=r"no answer for 0\.2 seconds") as caught:
+            list(client.send_many(["x" * 1000] * 20_000))
+        assert (caught.value.confirmed, caught.value.refused) == (0, 0)
+        assert caught.value.unknown > 0
+
+
+def test_a_break_is_counted() -> None:
+    part = says(b"MESG a\n", b"FAIL full\n", b"MESG ")
+    with scripted(part) as port, Client(port=port) as client:
+        receipts = client.send_many("abcdef")
+        found = [next(receipts), next(receipts)]
+        with pytest.raises(ConnectionLost) as caught:
+            next(receipts)
+    assert found == [Receipt(1, "a"), Receipt(2, None, "full")]
+    assert (caught.value.confirmed, caught.value.refused, caught.value.unknown) == (1, 1, 4)
+
+
+@pytest.mark.parametrize("answer", [b"HELO\n", b"MESG a\nMESG b\n", b"PONG\n", b"x" * 10_000])
+def test_answers_that_no_msgd_gives_end_the_connection(answer: bytes) -> None:
+    def part(connection: socket.socket) -> None:
+        says(answer)(connection)
+        receive(connection, 1)  # until the client has gone
+
+    with (
+        scripted(part) as port,
+        Client(port=port) as client,
+        pytest.raises(MsgdError, match="not msgd"),
+    ):
+        list(client.send_many(["a"]))
+
+
+def test_an_echo_server_takes_everything() -> None:
+    with scripted(echo) as port, Client(port=port) as client:
+        assert len(list(client.send_many(map(str, range(10_000))))) == 10_000
+
+
+def test_ping_and_terminate_tell_strangers() -> None:
+    with (
+        scripted(says(b"MESG x\n")) as port,
+        Client(port=port) as client,
+        pytest.raises(ConnectionLost, match="not msgd"),
+    ):
+        client.ping()
+    with (
+        scripted(says(b"FAIL not now\n")) as port,
+        Client(port=port) as client,
+        pytest.raises(Refused, match="not now"),
+    ):
+        client.terminate("x")
+
+
+def test_the_last_answers_are_read_when_the_server_has_gone() -> None:
+    def part(connection: socket.socket) -> None:
+        greet(connection)
+        line = receive(connection, 7)
+        connection.sendall(line)
+
+    with scripted(part) as port, Client(port=port) as client:
+        pipeline = Pipeline()
+        pipeline.add(Block(b"MESG a\n" * 500_000, 500_000))
+        with pytest.raises(ConnectionLost) as caught:
+            list(client.transmit(pipeline, Nothing()))
+    assert caught.value.confirmed == 1
+
+
+class Nothing:
+    """A source at its end."""
+
+    ended = True
+
+    def fileno(self) -> int | None:
+        return None
+
+    def read(self) -> Block:
+        raise AssertionError
+
+
+# The pipeline takes answers in blocks. The model below takes them one by one, as they are meant:
+# an answer is a line of FAIL, or lines of MORE up to one of MESG.
+
+messages = st.lists(
+    st.tuples(st.sampled_from([b"a", b"", b"b\nc", b"\x1b", b"d\n\x07\n"]), st.booleans()),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(messages, st.lists(st.integers(1, 5), min_size=1), st.lists(st.integers(1, 30), min_size=1))
+def test_the_pipeline_agrees_with_the_model(
+    texts: list[tuple[bytes, bool]], groups: list[int], cuts: list[int]
+) -> None:
+    answers = [encode_message(escape(t)) if ok else b"FAIL no\n" for t, ok in texts]
+    pipeline = Pipeline()
+    left = [encode_message(text) for text, _ in texts]
+    for size in groups * len(left):
+        if left:
+            pipeline.add(Block(b"".join(left[:size]), len(left[:size])))
+            left = left[size:]
+    while output := pipeline.output():
+        pipeline.sent(len(output))
+    data, found, numbers = b"".join(answers), b"", list[int]()
+    for size in cuts * len(data):
+        for answer in pipeline.receive(data[:size]):
+            found += answer.echo + b"FAIL no\n" * (answer.messages * (answer.refusal is not None))
+            numbers += range(answer.first, answer.first + answer.messages)
+        data = data[size:]
+        if not data:
+            break
+    assert found == b"".join(answers)
+    assert numbers == list(range(1, len(texts) + 1))
+    assert pipeline.idle
+    assert pipeline.bytes_unanswered == 0
+    assert pipeline.confirmed == sum(ok for _, ok in texts)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_rewind_sends_again_just_what_has_no_answer(sent: int, answered: int) -> None:
+    lines = [b"MORE a\nMESG b\n", b"MESG \n", b"MESG cc\n"] * 2
+    wire = b"".join(lines)
+    sent = min(sent, len(wire))
+    answered = min(answered, sent)
+    pipeline = Pipeline()
+    pipeline.add(Block(b"".join(lines[:3]), 3))
+    pipeline.add(Block(b"".join(lines[3:]), 3))
+    rest = sent
+    while rest:
+        size = min(rest, len(pipeline.output()))
+        pipeline.sent(size)
+        rest -= size
+    pipeline.receive(wire[:answered])
+    ends = [sum(map(len, lines[: n + 1])) for n in range(6)]
+    confirmed = sum(end <= answered for end in ends)
+    unknown = sum(answered < end <= sent for end in ends)
+    for _ in range(2):
+        assert (pipeline.confirmed, pipeline.unknown) == (confirmed, unknown)
+        pipeline.rewind()
+    again = b""
+    while output := pipeline.output():
+        again += bytes(output)
+        pipeline.sent(len(output))
+    assert again == b"".join(lines[confirmed:])
+    pipeline.receive(again)
+    assert pipeline.confirmed == 6
+
+
+@pytest.mark.parametrize("data", [b"MESG a\n", b"FAIL x\n", b"PONG\n", b"MESGx\n", b"m"])
+def test_an_answer_to_nothing_is_an_error(data: bytes) -> None:
+    pipeline = Pipeline()
+    pipeline.add(Block(b"MESG a\n", 1))
+    with pytest.raises(ProtocolError):
+        pipeline.receive(data)
