@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("msgd", deadline=None)  # no timing decides over a test
+settings.load_profile("msgd")
 
 SECONDS = 20.0  # the deadline of every wait; nothing waits that long unless it is broken
 PASSWORD = "correct horse"
@@ -166,7 +170,7 @@ class Daemon:
     def log(self) -> str:
         """What the daemon has said on standard error so far."""
         assert self.process.stderr is not None
-        while data := self.process.stderr.read():
+        while not self.process.stderr.closed and (data := self.process.stderr.read()):
             self._log += data.decode()
         return self._log
 
