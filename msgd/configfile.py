@@ -61,6 +61,7 @@ class ConfigFile:
     def __init__(self, path: str, options: Iterable[Option]) -> None:
         self._path = path
         self._options = {option.name: option for option in options}
+        self._lines: dict[str, int] = {}  # where each key was first seen
         self._sections = {name.rpartition(".")[0] for name in self._options} - {""}
 
     def values(self) -> dict[str, Any]:
@@ -88,6 +89,8 @@ class ConfigFile:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
             words = ", ".join(part for part in (error.context, error.problem) if part)
+            if words.startswith("mapping values"):  # such as in: listen: ::
+                words += " (a value with colons needs quotes)"
         raise ConfigError(f"{self._path}:{line}: is not YAML: {words}")
 
     def _pairs(self, section: str, node: Node | None) -> Iterator[tuple[str, Node, Node]]:
@@ -97,14 +100,14 @@ class ConfigFile:
         if node.id != "mapping":
             where = f"{section}: " if section else ""
             raise self._error(node, f"{where}must be keys with values, such as port: 6743")
-        lines: dict[str, int] = {}
         for key, value in node.value:
             if key.id != "scalar":
                 raise self._error(key, "a key must be a word")
             name = f"{section}.{key.value}" if section else str(key.value)
-            if name in lines:
-                raise self._error(key, f"{_shown(name)}: is already given in line {lines[name]}")
-            lines[name] = _line(key)
+            if name in self._lines:
+                line = self._lines[name]
+                raise self._error(key, f"{_shown(name)}: is already given in line {line}")
+            self._lines[name] = _line(key)
             if name in self._sections:
                 yield from self._pairs(name, value)
             else:
