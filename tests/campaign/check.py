@@ -1,0 +1,89 @@
+"""Whether an archive holds what was echoed, once and whole, and nothing that was never sent."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tests.campaign.load import Sender
+
+_BEGIN = re.compile(
+    rb"(\d{4}-\d\d-\d\d)T\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d 127\.0\.0\.\d+:\d+ ", re.ASCII
+)
+
+
+class Found(NamedTuple):
+    """What a part of an archive holds."""
+
+    texts: list[bytes]
+    torn: bytes  # the rest behind the last whole record; b"" where there is none
+
+
+def read(data: bytes) -> Found:
+    """Take records apart, the slow and obvious way; fails on what is neither record nor rest."""
+    *lines, rest = data.split(b"\n")
+    texts: list[bytes] = []
+    for line in lines:
+        if line.startswith(b"\t"):
+            assert texts, f"a continuation of nothing: {line!r}"
+            texts[-1] += b"\n" + line[1:]
+        else:
+            begin = _BEGIN.match(line)
+            assert begin, f"neither record nor continuation: {line!r}"
+            texts.append(line[begin.end() :])
+    return Found(texts, rest)
+
+
+def verify(data: bytes, senders: Iterable[Sender], *, killed: bool = False) -> Found:
+    """Check what was archived while these clients sent.
+
+    Where the daemon was killed the last record may be a beginning of one that was sent and not
+    echoed. It is returned as torn, without its text.
+    """
+    senders = list(senders)
+    problems = [sender.problem for sender in senders if sender.problem]
+    assert not problems, problems
+    sent = dict(receipt for sender in senders for receipt in sender.receipts())
+    assert len(sent) == sum(len(sender.sent) for sender in senders), "a text was sent twice"
+    found = read(data)
+    if killed:
+        found = _without_torn(found, sent)
+    assert not found.torn, f"an unfinished line: {found.torn!r}"
+    counts = Counter(found.texts)
+    assert not counts.keys() - sent.keys(), f"never sent: {[*counts.keys() - sent.keys()][:3]}"
+    twice = [text for text, count in counts.items() if count > 1]
+    assert not twice, f"archived twice: {twice[:3]}"
+    lost = [text for text, echoed in sent.items() if echoed and text not in counts]
+    assert not lost, f"{len(lost)} echoed and lost: {lost[:3]}"
+    denied = [text for sender in senders for text in sender.denied() if text in counts]
+    assert not denied, f"answered with FAIL, but archived: {denied[:3]}"
+    _in_order(found.texts, senders)
+    return found
+
+
+def _without_torn(found: Found, sent: dict[bytes, bool]) -> Found:
+    """Take an unfinished record away from the end, if it is the beginning of one not echoed."""
+    texts, torn = found
+    if torn.startswith(b"\t"):  # it was torn in a further line of its text
+        last = texts.pop() + b"\n" + torn[1:]
+    elif torn:
+        begin = _BEGIN.match(torn)
+        last = torn[begin.end() :] if begin else b""
+    elif texts and texts[-1] not in sent:  # it was torn just behind a line of it
+        last = texts.pop() + b"\n"
+    else:
+        return found
+    assert any(text.startswith(last) and not echoed for text, echoed in sent.items()), (
+        f"torn, but no beginning of what was sent and not echoed: {last!r}"
+    )
+    return Found(texts, b"")
+
+
+def _in_order(texts: list[bytes], senders: Iterable[Sender]) -> None:
+    """The messages of one connection stand in the order in which it sent them."""
+    place = {text: number for number, text in enumerate(texts)}
+    for sender in senders:
+        places = [place[message.text] for message in sender.sent if message.text in place]
+        assert places == sorted(places), f"{sender.name}: archived in another order"
