@@ -18,6 +18,7 @@ from msgd.headers import (
     HEADERS,
     INTERRUPTED,
     MESG,
+    MORE,
     NO_SPACE,
     PASSWORD_BYTES,
     PING,
@@ -35,6 +36,8 @@ from msgd.text import escape, unsafe_lines
 # joined records. Above 30,000 bytes CPython's search also sets up tables for every match.
 PIECE_BYTES = 28_000
 
+_LINE_HEADERS = frozenset(header for header in HEADERS if HEADERS[header].sender != "server")
+_BARE_HEADERS = _LINE_HEADERS - {MORE}
 _HEADER = operator.itemgetter(slice(5))
 _TEXT = operator.itemgetter(slice(5, None))
 _TEXT_HEADERS = frozenset((b"MESG ", b"MORE "))
@@ -90,6 +93,9 @@ class LineFraming:
         self._events: list[Event] = []
 
     def receive(self, data: bytes, begin: bytes) -> list[Event]:
+        if self._skip:
+            _, feed, data = data.partition(b"\n")
+            self._skip = not feed
         end = data.rfind(b"\n") + 1
         if end:
             lines = data if end == len(data) else data[:end]
@@ -114,8 +120,6 @@ class LineFraming:
 
     def _keep(self, tail: bytes, begin: bytes) -> None:
         """Keep the beginning of a line, within bounds: a line too long is answered at once."""
-        if self._skip:
-            return
         self._tail += tail
         if len(self._tail) > _longest(self._limit) + len(b"\r"):
             self._line(bytes(self._tail) + b"\n", begin)
@@ -123,8 +127,7 @@ class LineFraming:
             self._skip = True
 
     def _lines(self, lines: bytes, begin: bytes) -> None:
-        start = lines.find(b"\n") + 1 if self._skip else 0
-        self._skip = False
+        start = 0
         while start < len(lines):
             end = self._cut(lines, start)
             piece = lines[start:end]
@@ -222,7 +225,7 @@ class LineFraming:
         if not self._lost:
             self._message += line[5:]
             # Line feeds do not count, but are bounded too, or empty lines would fill the memory.
-            if self._size > self._limit or len(self._message) > 2 * self._limit + 1:
+            if max(self._size, len(self._message) - self._size - 1) > self._limit:
                 self._lost = True
                 self._message.clear()
                 self._events.append(reply(FAIL, TOO_LONG, b"\n"))
@@ -237,7 +240,7 @@ class LineFraming:
         interrupted, self._message = self._message is not None, None
         if interrupted and line[:4] in (PING, TERM):
             return reply(FAIL, INTERRUPTED, b"\n")
-        return _request(line, b"\n")
+        return _request(line, _LINE_HEADERS, b"\n")
 
 
 class BareFraming:
@@ -269,7 +272,7 @@ class BareFraming:
         elif not message:
             return []
         if not message.startswith(b"MESG "):
-            return [_request(message, b"")]
+            return [_request(message, _BARE_HEADERS, b"")]
         if len(message) - len(b"MESG ") > self._limit:
             return [reply(FAIL, TOO_LONG, b""), Close()]
         text = escape(message[5:])
@@ -293,16 +296,15 @@ def _record(text: bytes, begin: bytes) -> bytes:
     return begin + text.replace(b"\n", b"\n\t") + b"\n"
 
 
-def _request(message: bytes, ending: bytes) -> Event:
-    """What is neither MESG nor MORE with its text."""
+def _request(message: bytes, expected: frozenset[bytes], ending: bytes) -> Event:
+    """What is neither MESG nor MORE with its text. These headers are known in this framing."""
     header, rest = message[:4], message[4:]
     if header == PING and rest[:1] in (b"", b" "):
         return reply(FAIL, ARGUMENT, ending) if rest else reply(PONG, "", ending)
     if header == TERM and rest[:1] in (b"", b" "):
         return Terminate(rest[1:]) if well_formed(rest[1:]) else reply(PWIV, "", ending)
-    known = HEADERS.get(header)
-    expected = known is not None and known.sender != "server" and header != PING
-    return reply(FAIL, NO_SPACE if expected and rest[:1] != b" " else UNKNOWN, ending)
+    no_space = header in expected and header != PING and rest[:1] != b" "
+    return reply(FAIL, NO_SPACE if no_space else UNKNOWN, ending)
 
 
 def _parted(lines: bytes, odd: Iterable[int]) -> Iterator[tuple[bytes, bool]]:

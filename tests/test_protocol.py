@@ -1,0 +1,322 @@
+"""The protocol against a slow, obvious model: the same bytes, the same replies, however cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msgd.headers import HEADERS, encode_lines, encode_message, request
+from msgd.protocol import (
+    Answer,
+    ClientProtocol,
+    Close,
+    Dropped,
+    Event,
+    ProtocolError,
+    Records,
+    Reply,
+    ServerProtocol,
+    Terminate,
+)
+from tests.model import Model
+
+BEGIN = b"2026-11-23T02:51:07.123456+00:00 127.0.0.1:40312 "
+
+
+class Peer:
+    """The protocol as the server drives it, with an archive that works and no right password."""
+
+    def __init__(self, limit: int) -> None:
+        self.protocol = ServerProtocol(limit)
+        self.replies = b""
+        self.archive = b""
+        self.messages = self.dropped = 0
+        self.closed = False
+
+    def receive(self, data: bytes) -> None:
+        self.take(self.protocol.receive(data, BEGIN))
+
+    def take(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Records):
+                self.archive += event.archive
+                self.replies += event.echo
+                self.messages += event.messages
+            elif isinstance(event, Answer):
+                self.replies += event.data
+            elif isinstance(event, Terminate):
+                self.replies += self.protocol.reply(b"PWNO").data
+                self.take(self.protocol.resume(BEGIN))
+            elif isinstance(event, Dropped):
+                self.dropped += event.size
+            else:
+                self.closed = True
+
+    def texts(self) -> list[bytes]:
+        """The archive, read back as its format says."""
+        texts: list[bytes] = []
+        for line in self.archive.split(b"\n")[:-1]:
+            if line.startswith(b"\t"):
+                texts[-1] += b"\n" + line[1:]
+            else:
+                assert line.startswith(BEGIN)
+                texts.append(line.removeprefix(BEGIN))
+        return texts
+
+
+def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(edge % (len(data) + 1) for edge in at)})
+    return [data[a:b] for a, b in pairwise(edges)]
+
+
+# Texts around what is special: the limit, controls, bad UTF-8, the bytes of other escapes.
+BITS = st.one_of(
+    st.binary(max_size=8),
+    st.text(max_size=8).map(str.encode),
+    st.sampled_from(
+        [
+            *(
+                b"a",
+                b"\t",
+                b"\r",
+                b"\x1b[1m",
+                b"\\x1b",
+                b"\xc2\x80",
+                b"\xc2",
+                b"\xd8\x9c",
+                b"\xe2\x80",
+            ),
+            *(
+                b"\xe2\x80\xa8",
+                b"\xe2\x81\xa6",
+                b"\xed\xa0\x80",
+                b"\xf4\x90\x80\x80",
+                "é€😀".encode(),
+            ),
+        ]
+    ),
+)
+TEXTS = st.lists(BITS, max_size=4).map(b"".join).map(lambda text: text.replace(b"\n", b""))
+LINES = st.one_of(
+    st.tuples(st.sampled_from([b"MESG ", b"MORE "]), TEXTS).map(b"".join),
+    st.sampled_from(
+        [b"PING", b"TERM", b"TERM ", b"MESG", b"MORE", b"PING ", b"", b"PONG", b"mesg a"]
+    ),
+    st.tuples(st.sampled_from([b"TERM ", b"XXXX ", b"PING ", b"MESGX", b""]), TEXTS).map(b"".join),
+    st.integers(0, 2500).map(lambda size: b"MESG " + b"x" * size),
+    st.integers(1000, 1100).map(lambda size: b"TERM " + b"p" * size),
+)
+ENDS = st.sampled_from([b"\n", b"\n", b"\r\n"])
+STREAMS = st.lists(st.tuples(LINES, ENDS).map(b"".join), max_size=30).map(b"".join)
+
+
+@given(STREAMS, st.sampled_from([b"PING\n", b"PING\r\n"]), TEXTS, st.data())
+def test_line_framing_is_the_model_however_the_bytes_are_cut(
+    stream: bytes, hello: bytes, tail: bytes, data: st.DataObject
+) -> None:
+    limit = data.draw(st.sampled_from([1, 8, 20, 1000, 65536]))
+    whole = hello + stream + tail
+    model = Model(limit)
+    model.line_framed(whole)
+    edges = data.draw(st.lists(st.integers(0, len(whole)), max_size=20))
+    ways = [[whole], cut(whole, edges)]
+    if len(whole) < 3000:
+        ways.append([whole[i : i + 1] for i in range(len(whole))])
+    for pieces in ways:
+        peer = Peer(limit)
+        for piece in pieces:
+            peer.receive(piece)
+        assert peer.replies == model.replies
+        assert peer.texts() == model.archive
+        assert peer.messages == len(model.archive)
+        assert not peer.closed
+
+
+# Long streams reach what short ones do not: pieces, runs, blocks with one odd line in them.
+@settings(max_examples=30)
+@given(st.lists(st.tuples(LINES, st.integers(1, 200)), max_size=6), st.data())
+def test_long_streams_are_the_model(runs: list[tuple[bytes, int]], data: st.DataObject) -> None:
+    whole = b"PING\n" + b"".join((line + b"\n") * times for line, times in runs)
+    model = Model(65536)
+    model.line_framed(whole)
+    peer = Peer(65536)
+    for piece in cut(whole, data.draw(st.lists(st.integers(0, len(whole)), max_size=5))):
+        peer.receive(piece)
+    assert peer.replies == model.replies
+    assert peer.texts() == model.archive
+
+
+@given(
+    st.lists(st.one_of(LINES, TEXTS, st.binary(max_size=50)).filter(bool), max_size=8), st.data()
+)
+def test_bare_framing_is_the_model(messages: list[bytes], data: st.DataObject) -> None:
+    limit = data.draw(st.sampled_from([8, 1000]))
+    model, peer = Model(limit), Peer(limit)
+    peer.receive(b"PING")
+    assert peer.replies == b"PONG"
+    for number, message in enumerate(messages):
+        if number == 0 and message[:1] in (b"\n", b"\r"):
+            continue  # these would choose line framing
+        if len(message) > max(limit, 1024):
+            continue
+        model.bare_message(message)
+        for piece in cut(message, data.draw(st.lists(st.integers(0, 50), max_size=3))):
+            peer.receive(piece)
+        peer.take(peer.protocol.quiet(BEGIN))
+        assert peer.replies == b"PONG" + model.replies
+        assert peer.texts() == model.archive
+        if peer.closed:
+            return
+
+
+@given(st.binary(max_size=12), st.data())
+def test_anything_but_the_handshake_is_refused_at_the_first_byte_that_differs(
+    first: bytes, data: st.DataObject
+) -> None:
+    peer = Peer(100)
+    for at in range(len(first)):
+        assert not peer.closed
+        peer.receive(first[at : at + 1])
+        if not b"PING".startswith(first[: at + 1][:4]):
+            assert peer.closed
+            assert peer.replies == b"FAIL handshake expected\n"
+            return
+    assert not peer.closed
+
+
+@pytest.mark.parametrize(
+    ("pieces", "replies", "archived"),
+    [
+        ([b"PING"], b"PONG", []),
+        ([b"PING", b"\n"], b"PONG\n", []),
+        ([b"PING", b"\r", b"\n", b"MESG a\n"], b"PONG\nMESG a\n", [b"a"]),
+        ([b"PINGMESG a"], b"PONGMESG a", [b"a"]),
+        ([b"PING", b"\rMESG a"], b"PONGFAIL unknown header", []),
+        ([b"PING", b"MESG a\nb\r\n"], b"PONGMESG a\nb", [b"a\nb"]),
+        ([b"PING", b"MESG a\r\nb\n\n"], b"PONGMESG a\\x0d\nb\n", [b"a\\x0d\nb\n"]),
+        ([b"PING", b"PING\n"], b"PONGPONG", []),
+        ([b"PING", b"MORE a"], b"PONGFAIL unknown header", []),
+        ([b"PING", b"MORE"], b"PONGFAIL unknown header", []),
+        ([b"PING", b"TERM "], b"PONGPWIV", []),
+        ([b"PING", b"TERM secret\r\n"], b"PONGPWNO", []),
+        ([b"PING", b"TERM a\nb"], b"PONGPWIV", []),
+        ([b"PING\nMESG a"], b"PONG\n", []),
+        ([b"PING\nMESG \n"], b"PONG\nMESG \n", [b""]),
+        ([b"PING\nMESG a\r\r\n"], b"PONG\nMESG a\\x0d\n", [b"a\\x0d"]),
+        ([b"PING\nMORE \nMORE \nMESG \n"], b"PONG\nMORE \nMORE \nMESG \n", [b"\n\n"]),
+    ],
+)
+def test_worked_examples(pieces: list[bytes], replies: bytes, archived: list[bytes]) -> None:
+    peer = Peer(100)
+    for piece in pieces:
+        peer.receive(piece)
+    peer.take(peer.protocol.end(BEGIN))
+    assert (peer.replies, peer.texts(), peer.closed) == (replies, archived, True)
+
+
+def test_the_longest_text_fits_and_a_longer_one_does_not() -> None:
+    peer = Peer(10)
+    peer.receive(b"PING\nMESG 1234567890\r\nMESG 12345678901\nMORE 12345\nMESG 67890\n")
+    peer.receive(b"MORE 12345\nMORE 678901\nMORE more\nMESG rest\nMESG next\n")
+    failed = b"FAIL message too long\n"
+    assert peer.replies == b"PONG\nMESG 1234567890\n" + failed + (
+        b"MORE 12345\nMESG 67890\n" + failed + b"MESG next\n"
+    )
+
+
+def test_a_line_too_long_is_answered_before_it_ends_and_not_kept() -> None:
+    peer = Peer(10)
+    peer.receive(b"PING\nMESG " + b"x" * 2000)
+    assert peer.replies == b"PONG\nFAIL message too long\n"
+    for _ in range(100):
+        peer.receive(b"x" * 1000)
+    peer.receive(b"\nMESG next\n")
+    assert peer.replies == b"PONG\nFAIL message too long\nMESG next\n"
+
+
+def test_empty_lines_without_end_do_not_fill_the_memory() -> None:
+    peer = Peer(10)
+    peer.receive(b"PING\n" + b"MORE \n" * 10 + b"MESG \n" + b"MORE \n" * 11 + b"MESG \nPING\n")
+    echo = b"MORE \n" * 10 + b"MESG \n"
+    assert peer.replies == b"PONG\n" + echo + b"FAIL message too long\nPONG\n"
+
+
+def test_a_bare_message_too_long_closes() -> None:
+    peer = Peer(2000)
+    peer.receive(b"PING")
+    peer.receive(b"MESG " + b"x" * 2001)
+    peer.take(peer.protocol.quiet(BEGIN))
+    assert peer.closed
+    assert peer.replies == b"PONGFAIL message too long"
+    endless = Peer(2000)
+    endless.receive(b"PINGMESG " + b"x" * 3000)
+    assert endless.closed
+
+
+def test_the_end_in_the_middle_of_a_line_drops_it() -> None:
+    peer = Peer(100)
+    peer.receive(b"PING\nMORE one\nMESG tw")
+    peer.take(peer.protocol.end(BEGIN))
+    assert (peer.dropped, peer.archive) == (len(b"one\nMESG tw"), b"")
+
+
+def test_what_is_behind_a_password_waits_for_its_answer() -> None:
+    protocol = ServerProtocol(100)
+    protocol.receive(b"PING\n", BEGIN)
+    first = protocol.receive(b"MESG a\nTERM secret\nMESG b\nTERM x\nMESG c", BEGIN)
+    assert [type(event) for event in first] == [Records, Terminate]
+    assert protocol.receive(b"1\nMESG \x1b2\n", BEGIN) == []
+    second = protocol.resume(BEGIN)
+    assert [type(event) for event in second] == [Records, Terminate]
+    third = Peer(1)
+    third.take(protocol.resume(BEGIN))
+    assert third.texts() == [b"c1", b"\\x1b2"]
+
+
+def test_a_line_too_long_behind_a_password_takes_no_other_line_with_it() -> None:
+    peer = Peer(8)
+    peer.receive(b"PING\nTERM secret\nMESG a\nMESG " + b"x" * 1100)
+    peer.receive(b"xxx\nMESG b\n")
+    assert peer.replies == b"PONG\nPWNO\nMESG a\nFAIL message too long\nMESG b\n"
+
+
+def test_the_client_reads_what_the_server_writes() -> None:
+    client = ClientProtocol()
+    stream = b"PONG\nMESG a\nMORE b\nMORE \nMESG c\nFAIL busy\nPWOK\nMESG \n"
+    replies = [reply for byte in stream for reply in client.receive(bytes([byte]))]
+    assert replies == [
+        Reply(b"PONG"),
+        Reply(b"MESG", b"a"),
+        Reply(b"MESG", b"b\n\nc"),
+        Reply(b"FAIL", b"busy"),
+        Reply(b"PWOK"),
+        Reply(b"MESG", b""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "stream", [b"HTTP/1.1 400", b"X", b"PING\n", b"MORE a\nPONG\n", b"PONG x\n"]
+)
+def test_the_client_knows_a_server_that_is_something_else(stream: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        ClientProtocol().receive(stream)
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), min_size=1))
+def test_what_is_encoded_is_taken_apart_again(lines: list[bytes]) -> None:
+    several, one = Peer(1000), Peer(1000)
+    several.receive(b"PING\n" + encode_lines(lines))
+    assert several.messages == len(lines)
+    one.receive(b"PING\n" + encode_message(b"\n".join(lines)))
+    assert one.messages == 1
+
+
+def test_requests_are_lines() -> None:
+    assert request(b"PING") == b"PING\n"
+    assert request(b"TERM", b"") == b"TERM \n"
+    assert all(len(header) == 4 and header.isupper() for header in HEADERS)
+    assert Close() == ()
