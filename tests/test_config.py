@@ -300,7 +300,7 @@ def test_an_error(path: Path, text: str | bytes, error: str) -> None:
     assert str(raised.value) == f"{path}:{error}"
 
 
-@pytest.mark.parametrize("bracket", ["[\n", "{a:\n", "- "])
+@pytest.mark.parametrize("bracket", [" [\n", " {a:\n", "- "])
 def test_what_would_overflow_the_stack_is_refused(path: Path, bracket: str) -> None:
     with pytest.raises(ConfigError, match=r"msgd.yaml:\d+: is not YAML: nested too deeply$"):
         read(path, "port:\n" + bracket * 50_000)
