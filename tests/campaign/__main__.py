@@ -1,0 +1,53 @@
+"""The long runs: ``python -m tests.campaign [PART…] [--minutes M] [--seed N]``.
+
+Every part takes an equal share of the minutes, and is repeated with what it has drawn by chance
+when it is given the same seed. It ends at the first thing that is not as it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.campaign import crash
+from tests.campaign.starting import Starter
+
+Part = Callable[[Starter, Path, float, int], object]
+
+
+def _crash(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    end = time.monotonic() + seconds
+    return crash.campaign(start, folder, lambda _: time.monotonic() < end, seed)
+
+
+PARTS: dict[str, Part] = {"crash": _crash}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
+    parser.add_argument("parts", metavar="PART", nargs="*", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    given = parser.parse_args()
+    parts = given.parts or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    print(f"seed {given.seed}", flush=True)
+    for name in parts:
+        _run(name, given.minutes * 60 / len(parts), given.seed)
+
+
+def _run(name: str, seconds: float, seed: int) -> None:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f"msgd-{name}-") as folder, Starter(folder) as start:
+        said = PARTS[name](start, Path(folder) / "run", seconds, seed)
+    print(f"{name}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""kill -9 at random moments: what was echoed is in the archive, once and whole."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.campaign.check import verify
+from tests.campaign.load import Sender
+from tests.conftest import Daemon
+
+CLIENTS = 4
+CONFIG = "listen: 127.0.0.1\nsync: {sync}\n"
+Begin = Callable[..., Daemon]
+
+
+class Outcome:
+    """What a campaign has seen; every cycle was checked, or it would have ended."""
+
+    def __init__(self) -> None:
+        self.cycles = self.echoed = self.unconfirmed = self.torn = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cycles} kills, {self.echoed} messages echoed and found once and whole, "
+            f"{self.unconfirmed} archived without an echo, {self.torn} torn lines ended"
+        )
+
+
+def campaign(
+    begin: Begin, folder: Path, again: Callable[[Outcome], bool], seed: int, longest: float = 0.15
+) -> Outcome:
+    """Start, load, kill, check, start again on the same directory, as long as ``again`` says.
+
+    ``begin(config, folder=...)`` starts a daemon. Each cycle checks what was added in it; a
+    killed daemon's unfinished line must be ended, with nothing else, by the next one.
+    """
+    chance = random.Random(seed)
+    outcome = Outcome()
+    checked, unfinished = 0, False
+    while again(outcome):
+        msgd = begin(CONFIG.format(sync=chance.choice(["always", "never"])), folder=folder)
+        before = _take(msgd, checked)
+        mended = "had left unfinished" in msgd.log
+        assert (before, mended) == ((b"\n", True) if unfinished else (b"", False))
+        checked += len(before)
+        senders = _kill_under_load(msgd, f"{seed}-{outcome.cycles}", chance, longest)
+        data = _take(msgd, checked)
+        found = verify(data, senders, killed=True)
+        unfinished = bool(data) and not data.endswith(b"\n")
+        checked += len(data)
+        echoed = sum(sender.echoed for sender in senders)
+        outcome.cycles += 1
+        outcome.echoed += echoed
+        outcome.unconfirmed += len(found.texts) - echoed
+        outcome.torn += unfinished
+    return outcome
+
+
+def _take(msgd: Daemon, start: int) -> bytes:
+    return msgd.archive()[start:]
+
+
+def _kill_under_load(
+    msgd: Daemon, name: str, chance: random.Random, longest: float
+) -> list[Sender]:
+    window = chance.choice([1, 30, 1000])
+    senders = [Sender(f"{name}-{number}", msgd.port, window) for number in range(CLIENTS)]
+    for sender in senders:
+        sender.start()
+    time.sleep(chance.uniform(0.01, longest))  # the moment is what is random here
+    msgd.kill()
+    for sender in senders:
+        sender.join()
+    return senders
