@@ -53,6 +53,8 @@ def why_not() -> str | None:
     for tool in ("systemd-nspawn", "debootstrap", "nsenter", "setpriv", "unshare"):
         if shutil.which(tool) is None:
             return f"booting a machine needs {tool}"
+    if subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode:
+        return "booting a machine needs the right to mount"
     return None
 
 
