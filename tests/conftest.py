@@ -146,6 +146,7 @@ class Daemon:
         if config or not self.config.exists():
             self.config.write_text(config)
         self._log = ""
+        self._clients: list[Client] = []
         command = [*wrapper, sys.executable, "-m", "msgd.daemon", "--config", str(self.config)]
         command += ["--port", "0", "--log-directory", str(self.log_directory), *options]
         self.process = subprocess.Popen(
@@ -191,6 +192,7 @@ class Daemon:
     def connect(self, hello: bytes = b"", source: str | None = None, host: str = "") -> Client:
         """A new client; with a hello it has shaken hands."""
         client = Client((host or "127.0.0.1", self.port), source)
+        self._clients.append(client)
         if hello:
             client.send(hello)
             client.expect(hello.replace(b"PING", b"PONG").replace(b"\r", b""))
@@ -227,6 +229,9 @@ class Daemon:
         return self.wait()
 
     def kill(self) -> None:
+        """End it in any case, and close what tests have left open."""
+        for client in self._clients:
+            client.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
