@@ -81,12 +81,14 @@ class Benchmark:
                     self._measure(turn, one)
 
     def _push(self, turn: int, case: Case) -> None:
+        others = machine.Others()
         try:
             run = run_case(case, self.tools, self.place, self.scale)
         except (BenchError, OSError) as error:
             self._fail(turn, case.key, error)
             return
         self.results.runs[case.key].append(run)
+        self.results.others[case.key].append(others.share())
         rate = run.messages / run.seconds
         self._say(f"{turn} {case.key}: {rate:,.0f}/s, {run.seconds:.2f} s, p99 {run.p99_us:,.0f}")
 

@@ -27,6 +27,7 @@ def _page(results: Results) -> Iterator[str]:
     yield "Written by `make bench`; how it is measured stands in ../README.md."
     yield ""
     yield from (f"- {name}: {value}" for name, value in results.machine.items())
+    yield f"- taken by other processes meanwhile: {results.disturbance()}"
     versions = (
         f"{name} {version or '(not installed)'}" for name, version in results.versions.items()
     )

@@ -15,6 +15,7 @@ class Results:
     versions: dict[str, str | None]  # of the peers; None: not installed
     runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    others: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # cores
     failures: list[str] = field(default_factory=list)
 
     def rate(self, key: str) -> float | None:
@@ -36,12 +37,20 @@ class Results:
         """The rate of one case in terms of another's."""
         return divide(self.rate(key), self.rate(to))
 
+    def disturbance(self) -> str:
+        """What others took of the processor while it was measured, in words."""
+        shares = sorted(share for shares in self.others.values() for share in shares)
+        if not shares:
+            return "not measured"
+        return f"{median(shares):.2f} of a core in the median run, {shares[-1]:.2f} in the worst"
+
     def as_json(self) -> dict[str, object]:
         return {
             "machine": self.machine,
             "versions": self.versions,
             "runs": {key: [asdict(run) for run in runs] for key, runs in self.runs.items()},
             "values": dict(self.values),
+            "others": dict(self.others),
             "failures": self.failures,
         }
 
