@@ -21,8 +21,6 @@ _HEADER = MESG + b" "
 class Text:
     """One message, from the command line."""
 
-    bytes_read = 0
-
     def __init__(self, text: bytes) -> None:
         self.ended = False
         self._text = text
@@ -36,6 +34,9 @@ class Text:
     def read(self) -> Block:
         self.ended = True
         return _message(self._text)
+
+    def bytes_of(self, messages: int) -> int:
+        return 0
 
     def position(self, number: int) -> dict[str, object]:
         return {}
@@ -55,7 +56,7 @@ class Files:
 
     def __init__(self, names: Sequence[str], whole: bool = False) -> None:
         self.ended = False
-        self.bytes_read = 0
+        self._bytes_read = 0
         self._names = names
         self._whole = whole
         self._begins: list[int] = []  # how many messages there were before each opened file
@@ -76,12 +77,16 @@ class Files:
 
     def read(self) -> Block:
         data = os.read(self._file, BLOCK_BYTES)
-        self.bytes_read += len(data)
+        self._bytes_read += len(data)
         block = self._take(data) if data else self._end_file()
         self._messages += block.messages
         if not data:
             self._open_next()
         return block
+
+    def bytes_of(self, messages: int) -> int:
+        """About how many bytes the first messages take in the files."""
+        return self._bytes_read * messages // max(self._messages, 1)
 
     def position(self, number: int) -> dict[str, object]:
         """Where the message with this number stands: its file and its line."""

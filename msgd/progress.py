@@ -33,7 +33,8 @@ class Progress(NoProgress):
         now = monotonic()
         if now - self._drawn_at >= _EVERY_SECONDS:
             self._drawn_at = now
-            self._line = _line(min(bytes_done / self._total, 1.0), messages, now - self._begin)
+            done = min(bytes_done / self._total, 1.0)
+            self._line = _line(done, messages, now - self._begin)
         elif self._visible:
             return
         self._visible = True

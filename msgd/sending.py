@@ -54,7 +54,7 @@ class Sending:
 
     def _show(self, answer: Answer) -> None:
         self._retry.progress()
-        self._printer.show(answer, self._source.bytes_read - self._pipeline.bytes_unanswered)
+        self._printer.show(answer, self._source.bytes_of(self._pipeline.answered))
         if self._printer.closed:
             self._source.ended = True  # what is under way is still waited for
 

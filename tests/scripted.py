@@ -40,6 +40,8 @@ def _play(
     for part in parts:
         try:
             connections.append(listener.accept()[0])
+            if part is parts[-1]:
+                listener.close()
             with connections[-1] as connection:
                 connection.settimeout(20)
                 part(connection)

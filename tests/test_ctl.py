@@ -1,0 +1,564 @@
+"""msgctl as its users meet it: real processes, real terminals, the real daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pexpect
+import pytest
+
+from tests.conftest import PASSWORD, SECONDS, Daemon, Start
+from tests.scripted import Part, echo, greet, receive, says, scripted, silent
+
+# The machine's own /etc/msgd.yaml is none of these tests' business.
+MAIN = "import sys, msgd.ctl; msgd.ctl.CONFIG = sys.argv.pop(1); msgd.ctl.main()"
+LIMIT = 65536
+
+
+def command(*arguments: object, config: str = "/nonexistent") -> list[str]:
+    return [sys.executable, "-c", MAIN, config, *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MSGCTL_")}
+    return {**kept, **more}
+
+
+def msgctl(
+    *arguments: object, stdin: bytes = b"", config: str = "/nonexistent", **env: str
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(*arguments, config=config),
+        input=stdin,
+        capture_output=True,
+        timeout=SECONDS,
+        env=environment(**env),
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert "Traceback" not in err
+    assert all(line.startswith("msgctl: ") for line in err.splitlines())
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+def fails(done: subprocess.CompletedProcess[str], status: int, words: str) -> None:
+    """It says one line with these words, nothing else, and ends with this status."""
+    assert done.returncode == status, done.stderr
+    assert re.fullmatch(f"msgctl: .*(?:{words}).*\n", done.stderr), done.stderr
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+# Options
+
+
+def test_version_and_help() -> None:
+    assert re.fullmatch(r"msgctl \d+\.\d+\.\d+\n", msgctl("--version").stdout)
+    assert "terminate" in msgctl("--help").stdout
+    assert "--password-stdin" in msgctl("terminate", "-h").stdout
+
+
+def test_only_what_is_needed_is_imported() -> None:
+    code = "import sys, msgd.ctl; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "click" in loaded
+    assert not {"yaml", "msgd.client", "msgd.config", "logging", "readline", "json"} & loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Missing command"),
+        (["pong"], "No such command"),
+        (["ping", "--loud"], "No such option"),
+        (["ping", "-p", "65536"], "65536 is not in the range"),
+        (["--timeout", "0", "ping"], "0.0 is not in the range"),
+        (["send", "text", "--file", "/dev/null"], "either TEXT or --file"),
+        (["send", "--file", "/nonexistent"], "does not exist"),
+        (["send", "--file", "/tmp"], "is a directory"),
+    ],
+)
+def test_bad_usage(arguments: list[str], words: str) -> None:
+    fails(msgctl(*arguments), 2, words)
+
+
+def test_common_options_stand_anywhere_and_the_last_word_counts(msgd: Daemon) -> None:
+    right, wrong = ("-p", msgd.port), ("-p", 1)
+    assert msgctl(*right, "send", "a").returncode == 0
+    assert msgctl("send", *right, "b").returncode == 0
+    assert msgctl(*wrong, "send", *right, "c").returncode == 0
+    assert msgctl("send", "d", MSGCTL_PORT=str(msgd.port), MSGCTL_HOST="localhost").returncode == 0
+    assert msgctl("send", *right, "e", MSGCTL_PORT="1").returncode == 0
+    assert msgctl(*right, "send", "f", MSGCTL_PORT="1").returncode == 0
+    assert msgd.texts() == list("abcdef")
+
+
+def test_the_port_comes_from_the_configuration_of_this_machine(
+    msgd: Daemon, tmp_path: Path
+) -> None:
+    config = tmp_path / "etc.yaml"
+    config.write_text(f"port: {msgd.port}\n")
+    assert msgctl("send", "a", config=str(config)).stdout == "a\n"
+    fails(msgctl("send", "b", "-p", "1", config=str(config)), 69, "127.0.0.1:1")
+    config.write_text("prot: 1\n")
+    done = msgctl("ping", "-c1", "-H", "nowhere.invalid", config=str(config))
+    assert "prot" in done.stderr
+
+
+# Ping
+
+
+def test_ping_prints_as_ping_does(msgd: Daemon) -> None:
+    done = msgctl("ping", "-c", 3, "-i", 0, "-p", msgd.port)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"PING 127.0.0.1:{msgd.port}"
+    for sequence in (1, 2, 3):
+        pattern = rf"PONG from 127.0.0.1:{msgd.port}: seq={sequence} time=\d+\.\d{{3}} ms"
+        assert re.fullmatch(pattern, lines[sequence])
+    assert re.fullmatch(r"3 transmitted, 3 received, 0% loss, time \d+ms", lines[-2])
+    assert re.fullmatch(r"rtt min/avg/max/mdev = (\d+\.\d{3}/){3}\d+\.\d{3} ms", lines[-1])
+
+
+def test_ping_in_json(msgd: Daemon) -> None:
+    lines = msgctl("ping", "-c2", "-i0", "--json", "-p", msgd.port).stdout.splitlines()
+    first, second, last = map(json.loads, lines)
+    assert (first["seq"], second["seq"]) == (1, 2)
+    assert first["time_ms"] > 0
+    assert (last["transmitted"], last["received"]) == (2, 2)
+    assert last["min_ms"] <= last["avg_ms"] <= last["max_ms"]
+
+
+def test_ping_is_ended_with_its_summary_by_an_interrupt(msgd: Daemon) -> None:
+    terminal = pexpect.spawn(
+        command("ping", "-p", msgd.port)[0],
+        command("ping", "-p", msgd.port)[1:],
+        encoding="utf-8",
+        timeout=SECONDS,
+    )
+    terminal.expect("seq=1")
+    terminal.sendintr()
+    terminal.expect(r"1 transmitted, 1 received, 0% loss")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
+def test_ping_ends_when_the_server_goes(free_port: int) -> None:
+    fails(msgctl("ping", "-p", free_port), 69, "nobody listens")
+    with scripted(says(b"PONG\n")) as port:
+        done = msgctl("ping", "-i0", "-p", port)
+    fails(done, 69, "the server closed the connection|the connection broke")
+    assert "2 transmitted, 1 received, 50% loss" in done.stdout
+
+
+def test_ping_tries_again(free_port: int, start: Start) -> None:
+    fails_first = msgctl("ping", "-c1", "--retry", "0.3", "-p", free_port)
+    assert fails_first.returncode == 69
+    assert "trying again for 0.3 seconds" in fails_first.stderr
+    with scripted(says(b"PONG\n"), says(b"PONG\n")) as port:
+        done = msgctl("ping", "-c2", "-i0", "--retry", "20", "-p", port)
+    assert done.returncode == 0
+    assert "3 transmitted, 2 received" in done.stdout
+
+
+# Send
+
+
+def test_words_are_one_message(msgd: Daemon) -> None:
+    done = msgctl("send", "-p", msgd.port, "good", "mörning", "\x1b[1m")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "good mörning \\x1b[1m\n", "")
+    assert msgctl("send", "-p", msgd.port, "two\nlines\n").stdout == "two\nlines\n"
+    assert msgctl("send", "-p", msgd.port, "").stdout == "\n"
+    assert msgctl("send", "-qp", msgd.port, "quiet").stdout == ""
+    assert msgctl("send", "-p", msgd.port, os.fsdecode(b"bad \xff")).stdout == "bad \\xff\n"
+    assert msgd.texts() == ["good mörning \\x1b[1m", "two\nlines", "", "quiet", "bad \\xff"]
+
+
+def test_each_line_of_the_input_is_a_message(msgd: Daemon) -> None:
+    lines = b"one\r\n\ntw\0o\n\xff\rx\nlast"
+    for dash in ([], ["-"]):
+        done = msgctl("send", "-p", msgd.port, *dash, stdin=lines)
+        assert done.stdout == "one\n\ntw\\x00o\n\\xff\\x0dx\nlast\n"
+        assert done.stderr == "msgctl: 5 confirmed, 0 refused, 0 not known\n"
+    assert msgd.texts() == ["one", "", "tw\\x00o", "\\xff\\x0dx", "last"] * 2
+
+
+def test_whole_input_is_one_message(msgd: Daemon) -> None:
+    done = msgctl("send", "-p", msgd.port, "--whole", stdin=b"one\r\ntwo\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "one\ntwo\n", "")
+    assert msgd.texts() == ["one\ntwo"]
+
+
+def test_files_one_after_the_other(msgd: Daemon, tmp_path: Path) -> None:
+    first, empty, second = (tmp_path / name for name in ("first", "empty", "second"))
+    first.write_text("a\nb")
+    empty.touch()
+    second.write_text("c\n")
+    files = [word for path in (first, empty, second) for word in ("--file", path)]
+    done = msgctl("send", "-p", msgd.port, *files, "-f", "-", stdin=b"d\n")
+    assert done.stdout == "a\nb\nc\nd\n"
+    assert msgctl("send", "--whole", "-p", msgd.port, *files).stdout == "a\nb\n\nc\n"
+    assert msgd.texts() == ["a", "b", "c", "d", "a\nb", "", "c"]
+
+
+def test_a_hundred_thousand_lines_from_a_pipe(msgd: Daemon) -> None:
+    lines = b"".join(b"line %d of a hundred thousand\n" % n for n in range(100_000))
+    done = msgctl("send", "-p", msgd.port, stdin=lines)
+    assert done.stdout.encode() == lines
+    assert done.stderr == "msgctl: 100000 confirmed, 0 refused, 0 not known\n"
+    assert "\n".join(msgd.texts()).encode() + b"\n" == lines
+
+
+def test_lines_over_the_limit_are_named_and_the_rest_goes_on(msgd: Daemon, tmp_path: Path) -> None:
+    long = b"x" * (LIMIT + 1)
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"a\n%b\nb\n%b\n%b\nc\n%b" % (long, long, long, b"y" * 20_000_000))
+    done = msgctl("send", "-p", msgd.port, "-f", lines)
+    assert (done.returncode, done.stdout) == (1, "a\nb\nc\n")
+    last = done.stderr.splitlines()[-1]
+    assert last == "msgctl: 3 confirmed, 4 refused, 0 not known"
+    assert set(re.findall(r":(\d+)(?: to \S+:(\d+))?: refused: message too long", done.stderr)) in (
+        {("2", ""), ("4", "5"), ("7", "")},
+        {("2", ""), ("4", ""), ("5", ""), ("7", "")},
+    )
+    assert msgd.texts() == ["a", "b", "c"]
+
+
+def test_a_refused_text(start: Start) -> None:
+    daemon = start("limits: {message_bytes: 5}\nlisten: 127.0.0.1\n")
+    done = msgctl("send", "-p", daemon.port, "too long")
+    fails(done, 1, "the message: refused: message too long")
+
+
+def test_json(msgd: Daemon, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"a\n" + b"x" * (LIMIT + 1) + b"\n\x9b")
+    done = msgctl("send", "--json", "-p", msgd.port, "-f", lines)
+    where = {"file": str(lines)}
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {**where, "line": 1, "status": "confirmed", "text": "a"},
+        {**where, "line": 2, "status": "refused", "reason": "message too long"},
+        {**where, "line": 3, "status": "confirmed", "text": "\\x9b"},
+        {"confirmed": 2, "refused": 1, "unknown": 0},
+    ]
+    assert done.returncode == 1
+    only_the_end = msgctl("send", "--json", "-q", "-p", msgd.port, "a\nb").stdout
+    assert json.loads(only_the_end) == {"confirmed": 1, "refused": 0, "unknown": 0}
+
+
+def start_send(*arguments: object) -> tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]:
+    process = subprocess.Popen(
+        command("send", *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stdin
+    assert process.stdout
+    return process, process.stdin, process.stdout
+
+
+def test_a_pipe_that_pauses_gets_its_echoes_at_once(msgd: Daemon) -> None:
+    process, stdin, stdout = start_send("-p", msgd.port)
+    for line in (b"first\n", b"second\n"):
+        stdin.write(line)
+        stdin.flush()
+        assert stdout.readline() == line
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert errors == (
+        b"msgctl: interrupted: 2 confirmed, 0 refused, 0 not known;"
+        b" first without confirmation: line 3\n"
+    )
+
+
+def test_a_server_that_applies_backpressure_cannot_deadlock_it() -> None:
+    """This one does not read while it cannot write; 20 MB are more than the buffers between."""
+    lines = (b"x" * 99 + b"\n") * 200_000
+    with scripted(echo) as port:
+        done = msgctl("send", "-p", port, stdin=lines)
+    assert done.stdout.encode() == lines
+    assert done.stderr == "msgctl: 200000 confirmed, 0 refused, 0 not known\n"
+
+
+def test_a_server_killed_in_the_middle(msgd: Daemon, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"".join(b"line %d %080d\n" % (n, n) for n in range(1, 500_001)))
+    process, stdin, stdout = start_send("-p", msgd.port, "-f", lines)
+    stdin.close()
+    echoed = stdout.readline()
+    msgd.kill()
+    echoed += stdout.read()
+    assert process.stderr
+    errors = process.stderr.read()
+    assert process.wait(SECONDS) == 69
+    found = re.fullmatch(
+        rb"msgctl: [^:]*: (\d+) confirmed, 0 refused, (\d+) not known;"
+        rb" first without confirmation: .*:(\d+)\n",
+        errors,
+    )
+    assert found, errors
+    confirmed, unknown, first = map(int, found.groups())
+    assert echoed.count(b"\n") == confirmed == first - 1
+    archived = msgd.archive().count(b"\n")
+    assert confirmed <= archived <= confirmed + unknown
+    stdout.close()
+    process.stderr.close()
+
+
+def test_after_a_break_it_goes_on_with_the_first_unconfirmed(tmp_path: Path) -> None:
+    again: list[bytes] = []
+
+    def second(connection: socket.socket) -> None:
+        greet(connection)
+        again.append(receive(connection, 14))
+        connection.sendall(again[0])
+
+    lines = b"a\nb\nc\n"
+    with scripted(says(b"MESG a\n"), second) as port:
+        done = msgctl("send", "--retry", "20", "-p", port, stdin=lines)
+    assert again == [b"MESG b\nMESG c\n"]
+    assert (done.returncode, done.stdout) == (0, "a\nb\nc\n")
+    assert "; trying again for 20 seconds" in done.stderr
+    assert "line 2 to line 3" in done.stderr
+    assert "perhaps twice in the archive" in done.stderr
+    assert done.stderr.endswith("msgctl: 3 confirmed, 0 refused, 0 not known\n")
+
+
+def test_retry_ends(free_port: int) -> None:
+    with scripted(says(b"MESG a\n")) as port:
+        done = msgctl("send", "--retry", "0.2", "-p", port, stdin=b"a\nb\n")
+    assert done.returncode == 69
+    assert "nobody listens" in done.stderr.splitlines()[-1]
+    assert "1 confirmed, 0 refused, 1 not known" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("stdin", [b"a\nb\n", b"line\n" * 2_000_000], ids=["little", "much"])
+def test_a_server_that_stops_reading(stdin: bytes) -> None:
+    with scripted(silent) as port:
+        done = msgctl("send", "--timeout", "0.2", "-p", port, stdin=stdin)
+    fails(done, 69, "no answer for 0.2 seconds: 0 confirmed, .* confirmation: line 1")
+
+
+def test_a_text_without_an_answer() -> None:
+    with scripted(says(b"")) as port:
+        fails(msgctl("send", "-p", port, "a"), 69, "the message is not confirmed")
+
+
+@pytest.mark.parametrize("verb", [["send", "a"], ["ping"], ["terminate", "--password-stdin"]])
+def test_no_connection(verb: list[str], free_port: int) -> None:
+    fails(msgctl(*verb, "-p", free_port), 69, "nobody listens")
+    fails(msgctl(*verb, "-H", "nowhere.invalid"), 69, "no host called nowhere.invalid")
+
+    def part(connection: socket.socket) -> None:
+        connection.sendall(b"220 mail.example ESMTP \x1b[2J\r\n")
+        receive(connection, 100)
+
+    with scripted(part) as port:
+        fails(msgctl(*verb, "-p", port), 69, "is not msgd")
+
+
+def test_a_closed_standard_output_stops_the_sending(msgd: Daemon) -> None:
+    process, stdin, stdout = start_send("-p", msgd.port)
+    stdin.write(b"first\n")
+    stdin.flush()
+    assert stdout.readline() == b"first\n"
+    stdout.close()
+    stdin.write(b"second\n")
+    stdin.flush()
+    assert process.stderr
+    errors = process.stderr.read()
+    assert process.wait(SECONDS) == 141
+    assert errors.startswith(b"msgctl: standard output was closed: 2 confirmed, 0 refused")
+    assert msgd.texts() == ["first", "second"]
+    for stream in (stdin, process.stderr):
+        stream.close()
+
+
+def test_a_full_standard_output(msgd: Daemon) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command("send", "-p", msgd.port, "a"), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    fails(done, 1, "standard output cannot be written .*: the message is confirmed")
+
+
+# Terminate
+
+
+def test_terminate_with_a_password_from_a_pipe(msgd: Daemon) -> None:
+    wrong = msgctl("terminate", "--password-stdin", "-p", msgd.port, stdin=b"wrong\n")
+    fails(wrong, 77, "wrong password")
+    fails(
+        msgctl("terminate", "--password-stdin", "-p", msgd.port, stdin=b"\x07\n"), 77, "no server"
+    )
+    right = msgctl("terminate", "--password-stdin", "-p", msgd.port, stdin=f"{PASSWORD}\n".encode())
+    assert (right.returncode, right.stderr) == (0, "")
+    assert "the server stops" in right.stdout
+    assert msgd.wait() == 0
+
+
+# At a terminal
+
+Terminal = Callable[..., "pexpect.spawn[str]"]
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """Run msgctl at a terminal of its own."""
+    terminals: list[pexpect.spawn[str]] = []
+
+    def run(*arguments: object, columns: int = 100, **env: str) -> pexpect.spawn[str]:
+        program, *rest = command(*arguments)
+        settings = environment(XDG_STATE_HOME=str(tmp_path), TERM="xterm", **env)
+        settings = {name: value for name, value in settings.items() if value}
+        spawned = pexpect.spawn(
+            program, rest, encoding="utf-8", timeout=SECONDS, env=settings,
+            dimensions=(24, columns),
+        )  # fmt: skip
+        terminals.append(spawned)
+        return spawned
+
+    yield run
+    for spawned in terminals:
+        assert "Traceback" not in (spawned.before or "")
+        spawned.close(force=True)
+
+
+def ends(terminal: pexpect.spawn[str]) -> tuple[int | None, str]:
+    """The exit status, and what was said last."""
+    terminal.expect(pexpect.EOF)
+    said = terminal.before or ""
+    terminal.close()
+    return terminal.exitstatus, said
+
+
+def test_terminate_asks_three_times(msgd: Daemon, terminal: Terminal) -> None:
+    at = terminal("terminate", "-p", msgd.port)
+    for wrong in ("wrong", "wronger", ""):
+        at.expect("Password: ")
+        at.sendline(wrong)
+    status, said = ends(at)
+    assert status == 77
+    assert "wrong" not in said.replace("wrong password", "")
+    at = terminal("terminate", "-p", msgd.port)
+    at.expect("Password: ")
+    at.sendline(PASSWORD)
+    assert ends(at)[0] == 0
+    assert msgd.wait() == 0
+
+
+def test_terminate_is_left(msgd: Daemon, terminal: Terminal) -> None:
+    for leave in ("\x03", "\x04"):
+        at = terminal("terminate", "-p", msgd.port)
+        at.expect("Password: ")
+        at.send(leave)
+        status, said = ends(at)
+        assert status == 130
+        assert "msgctl: interrupted" in said
+
+
+def test_terminate_without_a_terminal(msgd: Daemon) -> None:
+    done = subprocess.run(
+        command("terminate", "-p", msgd.port),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True,
+    )  # fmt: skip
+    fails(done, 2, "use --password-stdin")
+
+
+def test_a_conversation(msgd: Daemon, terminal: Terminal, tmp_path: Path) -> None:
+    at = terminal("send", "-p", msgd.port, NO_COLOR="1")
+    at.expect("msgd> ")
+    at.sendline("hello")
+    at.expect("hello\r\n.*hello\r\n")
+    at.expect("msgd> ")
+    at.send("\x1b[A again\r")  # the arrow up brings the line back
+    at.expect("hello again\r\n.*hello again\r\n")
+    at.sendline("help")
+    at.expect("terminate +ask the server to stop")
+    at.expect("msgd> ")
+    at.sendline("bell \x16\x07")  # Ctrl-V takes the next key as it is
+    at.expect(r"bell \\x07\r\n")
+    at.sendline("terminate")
+    at.expect("Password: ")
+    at.sendline("wrong")
+    at.expect("wrong password")
+    at.expect("msgd> ")
+    at.sendline("terminate")
+    at.expect("Password: ")
+    at.sendline(PASSWORD)
+    status, said = ends(at)
+    assert status == 0
+    assert "the server stops" in said
+    assert msgd.wait() == 0
+    assert msgd.texts() == ["hello", "hello again", "bell \\x07"]
+    history = tmp_path / "msgctl" / "history"
+    assert history.read_text().splitlines()[:2] == ["hello", "hello again"]
+    assert history.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("leave", ["\x03", "\x04"])
+def test_a_conversation_is_left_and_the_server_goes_on(
+    msgd: Daemon, terminal: Terminal, leave: str
+) -> None:
+    at = terminal("send", "-p", msgd.port, NO_COLOR="")
+    at.expect("\x1b\\[1;36mmsgd> \x1b\\[0m")
+    at.sendline("in colour")
+    at.expect("\x1b\\[32min colour")
+    at.expect("msgd> ")
+    at.send(leave)
+    assert ends(at)[0] == 0
+    assert msgctl("ping", "-c1", "-p", msgd.port).returncode == 0
+
+
+def test_a_conversation_with_a_server_that_goes(terminal: Terminal) -> None:
+    with scripted(says(b"MESG a\n", b"FAIL no\n", b"")) as port:
+        at = terminal("send", "-p", port, NO_COLOR="1")
+        for line, answer in (("a", "a\r\n"), ("b", "msgctl: refused: no"), ("c", "msgctl: ")):
+            at.expect("msgd> ")
+            at.sendline(line)
+            at.expect(answer)
+        assert ends(at)[0] == 69
+
+
+def test_progress_is_shown_on_a_terminal_only(
+    msgd: Daemon, terminal: Terminal, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"x" * 99 + b"\n" + b"y\n" * 100_000)
+    at = terminal("send", "-q", "-p", msgd.port, "-f", lines)
+    at.expect(r"\[#* *\] +\d+%  [\d,]+ messages  [\d,]+/s  \d+:\d\d left")
+    status, said = ends(at)
+    assert status == 0
+    assert said.endswith("\r\x1b[Kmsgctl: 100001 confirmed, 0 refused, 0 not known\r\n")
+    assert "left" not in msgctl("send", "-p", msgd.port, "-f", lines).stderr
+
+
+def test_nothing_from_the_network_steers_the_terminal(terminal: Terminal) -> None:
+    """What listens there is not msgd: its echo holds what it pleases."""
+    with scripted(says(b"MESG \x1b[2Jx\xc2\x9b\n")) as port:
+        at = terminal("send", "-p", port, "a")
+        status, said = ends(at)
+    assert (status, said) == (0, "\\x1b[2Jx\\x9b\r\n")
+    parts: list[Part] = [echo]
+    with scripted(*parts) as port:
+        status, said = ends(terminal("send", "-p", port, "\x1b[2Jx"))
+    assert (status, said) == (0, "\\x1b[2Jx\r\n")
