@@ -53,8 +53,11 @@ class PidFile:
             raise Fatal(f"pid file {self._path}: what is in this file is not a pid")
 
     def write(self) -> None:
-        """Name this process; to be done by the one that stays. Raises OSError."""
-        os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
+        """Name this process; to be done by the one that stays. Raises Fatal."""
+        try:
+            os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            raise Fatal(f"pid file {self._path}: {error.strerror}") from None
 
     def __enter__(self) -> PidFile:
         return self

@@ -22,6 +22,7 @@ import msgd
 from msgd import log
 from msgd.headers import well_formed
 from msgd.password import check_hash, verify
+from msgd.pidfile import PidFile
 from tests.conftest import PASSWORD_HASH, SECONDS, Client, Start, wait_for
 
 COMMAND = [sys.executable, "-m", "msgd.daemon"]
@@ -455,6 +456,37 @@ def test_a_pid_file_that_cannot_be_made(background: Background, tmp_path: Path) 
         "",
         f"msgd: pid file {path}: No such file or directory\n",
     )
+
+
+def test_a_daemon_that_ends_before_it_serves(background: Background) -> None:
+    """Nothing may be written to any file, so the pid file cannot be filled."""
+    wrapper = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
+    assert background.start(wrapper=wrapper) == (
+        1,
+        "",
+        "msgd: could not become a daemon; the system's log says why\n",
+    )
+    wait_for(lambda: not background.pidfile.exists(), "the pid file's removal")
+
+
+def test_a_pid_file_that_is_removed_behind_our_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last holder ends between our open(2) and our flock(2): we must not hold its file."""
+    path = tmp_path / "pid"
+    open_file = os.open
+
+    def open_late(*arguments: Any) -> int:
+        fd = open_file(*arguments)
+        path.unlink()
+        monkeypatch.setattr(os, "open", open_file)
+        return fd
+
+    monkeypatch.setattr(os, "open", open_late)
+    with PidFile(str(path)) as pidfile:
+        pidfile.write()
+        assert path.read_text() == f"{os.getpid()}\n"
+    assert not path.exists()
 
 
 def test_the_pid_file_of_somebody_else_is_not_removed(background: Background) -> None:

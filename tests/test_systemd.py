@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -126,7 +127,9 @@ def test_under_journal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class Service:
     """A process that was started as systemd does: sockets from 3 on, LISTEN_PID its own."""
 
-    def __init__(self, folder: Path, sockets: list[socket.socket], code: str = "", **env: str):
+    def __init__(
+        self, folder: Path, sockets: Sequence[socket.socket | IO[str]], code: str = "", **env: str
+    ):
         moved = "".join(
             f"os.dup2({sock.fileno()}, {100 + number});" for number, sock in enumerate(sockets)
         ) + "".join(f"os.dup2({100 + number}, {3 + number});" for number in range(len(sockets)))
@@ -203,7 +206,7 @@ def test_sockets_of_another_process_are_left_alone(tmp_path: Path, env: dict[str
     assert out.splitlines() == ["[]", "[]", "[]"]
 
 
-def refused(tmp_path: Path, sockets: list[socket.socket], **env: str) -> str:
+def refused(tmp_path: Path, sockets: Sequence[socket.socket | IO[str]], **env: str) -> str:
     status, _, errors = Service(tmp_path, sockets, **env).result()
     assert status == 1
     assert errors.count("\n") == 1
@@ -231,6 +234,13 @@ def test_a_unix_socket_is_refused(tmp_path: Path) -> None:
         sock.bind(str(tmp_path / "socket"))
         sock.listen()
         assert refused(tmp_path, [sock]) == _NOT_LISTENING
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        assert refused(tmp_path, [file]) == (
+            "msgd: socket activation: descriptor 3 is not a socket\n"
+        )
 
 
 def test_a_descriptor_that_is_missing_is_refused(tmp_path: Path) -> None:
