@@ -22,7 +22,7 @@ class Case:
 
 
 CONNECTIONS = (1, 4, 16, 64, 256, 1024, 4096)
-SIZES = (10, 32, 100, 316, 1000, 3162, 10000, 31623, 65536)
+SIZES = (10, 30, 100, 300, 1000, 4000, 16000, 65536)
 
 
 def _headline() -> list[Case]:
@@ -56,7 +56,7 @@ def _many_connections() -> list[Case]:
     cases = []
     for count in CONNECTIONS:
         for peer in ("C limit", "msgd"):
-            messages = 2_000_000 if count >= 1024 else 4_000_000
+            messages = 1_000_000 if count >= 1024 else 3_000_000
             cases.append(Case(f"connections/{peer}/{count}", peer, Work(messages, count)))
             synced = Work(messages // 2, count)
             cases.append(Case(f"connections sync/{peer}/{count}", peer, synced, True))
@@ -64,10 +64,10 @@ def _many_connections() -> list[Case]:
 
 
 def _sizes() -> list[Case]:
-    """About the same number of bytes at every size, but no more messages than at 100 bytes."""
+    """About the same number of bytes at every size from 100 up, and as many messages below."""
     cases = []
     for size in SIZES:
-        messages = min(4_000_000, 600_000_000 // (size + 50))
+        messages = min(2_000_000, 300_000_000 // (size + 50))
         for peer in ("C limit", "msgd"):
             work = Work(messages, size=size)
             cases.append(Case(f"sizes/{peer}/{size}", peer, work))

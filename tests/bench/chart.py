@@ -103,7 +103,7 @@ def _panel(panel: Panel, x: float, y: float, width: float, height: float) -> Ite
         yield f'<path class="grid" d="M{x} {at:.1f}h{width}"/>'
         yield _text(x - 6, at + 4, _short(10.0**power), "small end")
     for step in sorted({point[0] for point in points}):
-        yield _text(place((step, 10.0**low_y))[0], y + height + 17, _short(step), "small middle")
+        yield _text(place((step, 10.0**low_y))[0], y + height + 17, f"{step:,.0f}", "small middle")
     yield _text(x + width / 2, y + height + 36, panel.axis, "small middle")
     for index, line in enumerate(panel.lines):
         path = "L".join("{:.1f} {:.1f}".format(*place(point)) for point in line.points)

@@ -14,7 +14,8 @@ from .generator import Run, Work, push, push_to_pipe
 from .peers import PEERS, Served, Tools
 from .process import BenchError
 
-PAGES_MEBIBYTES = 1024
+MOST_PAGES = 1 << 30  # bytes
+RECORD_BYTES = 80  # what an archive may add to a text
 
 
 @contextmanager
@@ -27,16 +28,17 @@ def fresh_directory(parent: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def use_pages(directory: Path) -> None:
+def use_pages(directory: Path, work: Work) -> None:
     """Fill as much page cache as a run needs, and free it again.
 
     A page that a virtual machine has never used costs several times as much on its first use: what
     runs first would pay for all.
     """
     path = directory / "pages"
+    need = min(work.messages * work.lines * (work.size + RECORD_BYTES), MOST_PAGES)
     block = bytes(1 << 20)
     with path.open("wb", buffering=0) as file:
-        for _ in range(PAGES_MEBIBYTES):
+        for _ in range(need // len(block) + 1):
             file.write(block)
     path.unlink()
 
@@ -46,9 +48,10 @@ def run_case(case: Case, tools: Tools, parent: Path, scale: float) -> Run:
     peer = PEERS[case.peer]
     sync = peer.synced if case.synced else peer.not_synced
     assert sync is not None
-    use_pages(parent)
+    work = scaled(case.work, scale)
+    use_pages(parent, work)
     with fresh_directory(parent) as directory, peer.serve(tools, directory, sync) as served:
-        run = _push(tools, peer.wire, served, scaled(case.work, scale))
+        run = _push(tools, peer.wire, served, work)
         archived = served.archived()
     expected = run.messages * (case.work.lines if peer.wire == "echo" else 1)
     if archived != expected:
