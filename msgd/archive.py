@@ -220,9 +220,10 @@ class Archive:
 
     def roll(self, day: str) -> None:
         """Go on to this day's file, so that a finished day's is no longer open."""
+        closed = self._file is None
         try:
             self._opened(day)
-            self._works = True
+            self._works |= closed  # where writing has failed, only a write shows that it works
         except OSError as error:
             self._refuse(error)
 

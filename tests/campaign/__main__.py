@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -50,4 +49,4 @@ def _run(name: str, seconds: float, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

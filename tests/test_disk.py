@@ -1,0 +1,278 @@
+"""Disks that are full or broken, directories that are not as they must be: FAIL, never a lie."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from tests.campaign import mounts, tracing
+from tests.campaign.check import verify
+from tests.campaign.load import Sender
+from tests.campaign.manager import Manager
+from tests.conftest import Client, Start, wait_for
+
+CONFIG = "listen: 127.0.0.1\n"
+FAIL = b"FAIL archive cannot be written\n"
+RESUMED = "is being written again"
+
+as_root = pytest.mark.skipif(not mounts.IS_ROOT, reason="only root can mount file systems")
+with_strace = pytest.mark.skipif(not tracing.is_installed(), reason="strace is not installed")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A daemon's folder, whose log directory is a file system of 256 KiB."""
+    folder = tmp_path / "small"
+    with mounts.tmpfs(folder / "archive", "256k"):
+        yield folder
+
+
+def until_fail(client: Client, text: bytes = b"x" * 1000) -> int:
+    """Send until a message is refused; how many were taken before."""
+    message = b"MESG " + text + b"\n"
+    for taken in range(10_000):
+        if (reply := client.ask(message)) != message:
+            assert reply == FAIL
+            return taken
+    raise AssertionError("never refused")
+
+
+@as_root
+def test_full_disk_refuses_what_does_not_fit_and_goes_on_by_itself(
+    start: Start, small: Path
+) -> None:
+    msgd = start(CONFIG, folder=small)
+    senders = [Sender(f"full-{number}", msgd.port) for number in range(4)]
+    for sender in senders:
+        sender.start()
+    wait_for(lambda: all(len(sender.refused) > 200 for sender in senders), "the disk is full")
+    mounts.resize(msgd.log_directory, "64m")
+    enough = [sender.echoed - len(sender.refused) + 200 for sender in senders]
+    wait_for(
+        lambda: all(
+            sender.echoed - len(sender.refused) > more
+            for sender, more in zip(senders, enough, strict=True)
+        ),
+        "messages are archived again",
+    )
+    msgd.wait_log(RESUMED)
+    for sender in senders:
+        sender.stop()
+        sender.join()
+    verify(msgd.archive(), senders)
+    assert len(re.findall("No space left on device", msgd.log)) == 1
+    assert len(re.findall(RESUMED, msgd.log)) == 1
+
+
+@as_root
+def test_a_seldom_message_to_a_full_disk_is_no_news(
+    start: Start, small: Path, tmp_path: Path
+) -> None:
+    with closing(Manager(tmp_path)) as manager:
+        msgd = start(CONFIG, folder=small, env=manager.env())
+        with msgd.line_client() as client:
+            until_fail(client)
+            for _ in range(3):
+                manager.wait_beats(15)
+                assert client.ask(b"MESG " + b"y" * 2000 + b"\n") == FAIL
+    assert len(re.findall("No space left on device", msgd.log)) == 1
+    assert RESUMED not in msgd.log
+
+
+@as_root
+def test_full_disk_from_the_start(start: Start, small: Path) -> None:
+    (small / "archive" / "ballast").write_bytes(b"x" * (256 << 10))
+    msgd = start(CONFIG, folder=small)
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG lost\n") == FAIL
+        (small / "archive" / "ballast").unlink()
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+    assert msgd.texts() == ["kept"]
+
+
+@as_root
+def test_a_batch_larger_than_the_room_leaves_no_part_of_a_record(start: Start, small: Path) -> None:
+    msgd = start(CONFIG, folder=small)
+    texts = [b"%d " % number + b"x" * 50_000 for number in range(10)]
+    with msgd.line_client() as client:
+        client.send(b"".join(b"MESG " + text + b"\n" for text in texts))
+        replies = [client.line() for _ in texts]
+    echoed = [text for text, reply in zip(texts, replies, strict=True) if reply != FAIL]
+    assert 0 < len(echoed) < len(texts)
+    assert msgd.texts() == [text.decode() for text in echoed]
+
+
+@with_strace
+def test_write_error_is_answered_with_fail_and_passes(start: Start, tmp_path: Path) -> None:
+    inject = "--inject=writev:error=EIO:when=2..4"
+    msgd = start(CONFIG, wrapper=tracing.wrapper(tmp_path / "trace", inject))
+    with msgd.line_client() as client:
+        replies = [client.ask(b"MESG %d\n" % number) for number in range(6)]
+    assert replies == [b"MESG 0\n", FAIL, FAIL, FAIL, b"MESG 4\n", b"MESG 5\n"]
+    assert msgd.texts() == ["0", "4", "5"]
+    assert len(re.findall("Input/output error", msgd.log)) == 1
+
+
+@with_strace
+def test_failed_sync_ends_the_daemon_without_an_echo(start: Start, tmp_path: Path) -> None:
+    inject = "--inject=fdatasync:error=EIO:when=2"
+    msgd = start(CONFIG, wrapper=tracing.wrapper(tmp_path / "trace", inject))
+    with msgd.line_client() as client, msgd.line_client() as other:
+        assert client.ask(b"MESG durable\n") == b"MESG durable\n"
+        assert client.ask(b"MESG not known to be\n") == b""
+        assert other.rest() == b""
+    assert msgd.wait() == 1
+    assert "fdatasync: Input/output error" in msgd.log
+    assert "has not been echoed" in msgd.log
+
+
+@with_strace
+@pytest.mark.parametrize("sync", ["always", "second"])
+def test_failed_sync_of_the_directory_ends_the_daemon(
+    start: Start, tmp_path: Path, sync: str
+) -> None:
+    inject = "--inject=fsync:error=EIO:when=2+"
+    trace = tracing.wrapper(tmp_path / "trace", inject)
+    msgd = start(f"{CONFIG}sync: {sync}\n", wrapper=trace, ready=False)
+    assert msgd.wait() == 1
+    assert "archive: fsync: Input/output error" in msgd.log
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
+def test_without_descriptors_it_serves_who_is_there_and_does_not_spin(start: Start) -> None:
+    msgd = start(CONFIG, wrapper=("prlimit", "--nofile=40:40"))
+    with ExitStack() as stack:
+        first = stack.enter_context(msgd.line_client())
+        clients = [stack.enter_context(msgd.connect()) for _ in range(60)]
+        msgd.wait_log("cannot accept connections: Too many open files; new clients wait")
+        used = cpu_seconds(msgd.pid)
+        assert [first.ask(b"MESG %d\n" % n) for n in range(5)] == [
+            b"MESG %d\n" % n for n in range(5)
+        ]
+        time.sleep(1)  # the window in which its processor time is measured
+        assert cpu_seconds(msgd.pid) - used < 0.5
+        for client in clients[:50]:
+            client.close()
+        clients[-1].send(b"PING\n")
+        clients[-1].expect(b"PONG\n")
+        msgd.wait_log("accepting connections again")
+    assert len(re.findall("cannot accept", msgd.log)) <= 2
+
+
+@with_strace
+def test_a_machine_without_descriptors(start: Start, tmp_path: Path) -> None:
+    inject = "--trace=accept4", "--inject=accept4:error=ENFILE:when=2..3"
+    msgd = start(CONFIG, wrapper=tracing.wrapper(tmp_path / "trace", *inject))
+    with msgd.line_client() as first, msgd.line_client() as second:  # the second waits a while
+        assert first.ask(b"MESG a\n") + second.ask(b"MESG b\n") == b"MESG a\nMESG b\n"
+    assert len(re.findall("Too many open files in system; new clients wait", msgd.log)) == 1
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_log_directory_that_is_removed_and_comes_back(start: Start) -> None:
+    msgd = start(CONFIG)
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG gone\n") == b"MESG gone\n"
+        shutil.rmtree(msgd.log_directory)
+        assert client.ask(b"MESG refused\n") == FAIL
+        assert client.ask(b"MESG refused too\n") == FAIL
+        msgd.wait_log("No such file or directory .make the directory")
+        msgd.log_directory.mkdir()
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+    assert msgd.texts() == ["kept"]
+    assert len(re.findall("No such file or directory", msgd.log)) == 1
+
+
+def replace_by_symlink(path: Path) -> None:
+    (path.parent / "elsewhere").touch()
+    path.symlink_to("elsewhere")
+
+
+REPLACED = [
+    (replace_by_symlink, "regular files only; move the symbolic link away"),
+    (Path.mkdir, "regular files only; move the directory away"),
+    (os.mkfifo, "regular files only; move it away"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), REPLACED)
+def test_todays_file_is_something_else_at_the_start(
+    start: Start, make: Callable[[Path], object], words: str
+) -> None:
+    first = start(CONFIG)
+    assert first.stop() == 0
+    (path,) = first.files()
+    path.unlink()
+    make(path)
+    msgd = start(folder=first.folder, ready=False)
+    assert msgd.wait() == 1
+    assert f"{path}: " in msgd.log
+    assert words in msgd.log
+
+
+@pytest.mark.parametrize(("make", "words"), REPLACED)
+def test_todays_file_becomes_something_else(
+    start: Start, make: Callable[[Path], object], words: str
+) -> None:
+    msgd = start(CONFIG)
+    (path,) = msgd.files()
+    with msgd.line_client() as client:
+        path.rename(path.with_suffix(".moved"))
+        make(path)
+        assert client.ask(b"MESG refused\n") == FAIL
+        assert words in msgd.log
+        path.rename(path.with_suffix(".odd"))
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+    assert msgd.texts() == ["kept"]
+
+
+def test_log_directory_is_a_file(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "a" / "archive").parent.mkdir()
+    (tmp_path / "a" / "archive").touch()
+    msgd = start(CONFIG, folder=tmp_path / "a", ready=False)
+    assert msgd.wait() == 1
+    assert "archive: File exists (choose a log_directory that is a directory)" in msgd.log
+
+
+# Root may write everywhere, unless it has given that capability away.
+UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") * mounts.IS_ROOT
+
+
+def test_log_directory_is_not_permitted(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "a" / "archive").mkdir(0o555, parents=True)
+    msgd = start(CONFIG, folder=tmp_path / "a", wrapper=UNPRIVILEGED, ready=False)
+    assert msgd.wait() == 1
+    assert "Permission denied (let the user that msgd runs as write there)" in msgd.log
+
+
+def test_todays_file_is_not_permitted_any_more(start: Start) -> None:
+    msgd = start(CONFIG, wrapper=UNPRIVILEGED)
+    with msgd.line_client() as client:
+        (path,) = msgd.files()
+        path.chmod(0o440)
+        msgd.signal(signal.SIGHUP)
+        msgd.wait_log("Permission denied .let the user that msgd runs as write there")
+        assert client.ask(b"MESG refused\n") == FAIL
+        path.chmod(0o640)
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+    assert msgd.texts() == ["kept"]
+
+
+@as_root
+def test_log_directory_is_read_only(start: Start, small: Path) -> None:
+    mounts.make_read_only(small / "archive")
+    msgd = start(CONFIG, folder=small, ready=False)
+    assert msgd.wait() == 1
+    assert "Read-only file system (mount it read-write" in msgd.log
