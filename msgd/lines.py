@@ -6,20 +6,33 @@ import os
 import stat
 from bisect import bisect_left
 from collections.abc import Sequence
+from operator import attrgetter
+from typing import NamedTuple
 
 from msgd.client import BLOCK_BYTES
 from msgd.headers import MESG, encode_message
+from msgd.manners import complain
 from msgd.pipeline import Block
 
-# No msgd takes a text as long as this (limits.message_bytes ends before). What is behind it in
-# an endless line is left away: the server refuses the line all the same, and memory is bounded.
+# A text longer than this is refused here, not by the server: memory has to end somewhere, and a
+# line cut off would be another message.
 LONGEST_TEXT = 16 << 20
 
 _HEADER = MESG + b" "
 
 
+class _Segment(NamedTuple):
+    """Messages that stand on consecutive lines of a file."""
+
+    name: str
+    messages: int  # how many there were before
+    lines: int  # of the same file, before
+
+
 class Text:
     """One message, from the command line."""
+
+    refused = 0
 
     def __init__(self, text: bytes) -> None:
         self.ended = False
@@ -59,8 +72,11 @@ class Files:
         self._bytes_read = 0
         self._names = names
         self._whole = whole
-        self._begins: list[int] = []  # how many messages there were before each opened file
+        self.refused = 0  # texts that are too long to be sent
+        self._segments: list[_Segment] = []
+        self._opened = 0  # files
         self._messages = 0
+        self._skipping = False  # the rest of a line that is too long
         self._tail = bytearray()
         self._file = -1
         self._open_next()
@@ -90,12 +106,13 @@ class Files:
 
     def position(self, number: int) -> dict[str, object]:
         """Where the message with this number stands: its file and its line."""
-        index = bisect_left(self._begins, number) - 1
+        index = bisect_left(self._segments, number, key=attrgetter("messages")) - 1
+        segment = self._segments[index]
         position: dict[str, object] = {}
-        if self._names[index] != "-":
-            position["file"] = self._names[index]
+        if segment.name != "-":
+            position["file"] = segment.name
         if not self._whole:
-            position["line"] = number - self._begins[index]
+            position["line"] = number - segment.messages + segment.lines
         return position
 
     def place(self, number: int) -> str:
@@ -117,30 +134,55 @@ class Files:
     def _open_next(self) -> None:
         if self._file > 0:
             os.close(self._file)
-        if len(self._begins) == len(self._names):
+        if self._opened == len(self._names):
             self.ended = True
             return
-        name = self._names[len(self._begins)]
+        name = self._names[self._opened]
         self._file = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)
-        self._begins.append(self._messages)
+        self._opened += 1
+        self._segments.append(_Segment(name, self._messages, 0))
 
     def _take(self, data: bytes) -> Block:
         """The whole lines up to the end of this data; its last, unfinished one is kept."""
+        if self._skipping:
+            data = self._skip(data)
         end = 0 if self._whole else data.rfind(b"\n") + 1
         lines = bytes(self._tail) + data[:end] if end else b""
         if end:
             self._tail.clear()
-        if len(self._tail) <= LONGEST_TEXT:
+        if not self._skipping:
             self._tail += data[end:]
+        if len(self._tail) > LONGEST_TEXT:
+            self._tail.clear()
+            self._skipping = True
         return _lines(lines)
 
     def _end_file(self) -> Block:
+        if self._skipping:
+            self._refuse()
+            return _lines(b"")
         tail = bytes(self._tail)
         self._tail.clear()
         if self._whole:
             return _message(tail)
         return _lines(tail + b"\n" if tail else b"")
+
+    def _skip(self, data: bytes) -> bytes:
+        """What comes behind the line that is too long."""
+        end = 0 if self._whole else data.find(b"\n") + 1
+        if end:
+            self._refuse()
+        return data[end:] if end else b""
+
+    def _refuse(self) -> None:
+        """The line that is too long ends here: the numbers of messages go on without it."""
+        complain(f"{self.place(self._messages + 1)}: not sent: longer than {LONGEST_TEXT} bytes")
+        self.refused += 1
+        self._skipping = False
+        name, messages, lines = self._segments[-1]
+        lines += self._messages - messages + 1
+        self._segments.append(_Segment(name, self._messages, lines))
 
 
 def _lines(lines: bytes) -> Block:

@@ -70,10 +70,14 @@ class Sending:
     def _finish(self) -> int:
         pipeline, printer = self._pipeline, self._printer
         if not printer.closed:
-            printer.finish(pipeline.confirmed, pipeline.refused, pipeline.unknown)
+            printer.finish(pipeline.confirmed, self._refused, pipeline.unknown)
         if printer.closed:
             return self._break_off(f"standard output {printer.closed}", printer.status)
-        return REFUSED if pipeline.refused else OK
+        return REFUSED if self._refused else OK
+
+    @property
+    def _refused(self) -> int:
+        return self._pipeline.refused + self._source.refused
 
     def _break_off(self, why: str, status: int) -> int:
         """Say why it ended early, how far it came, and where to go on."""
@@ -89,6 +93,6 @@ class Sending:
             return f": the message is {'confirmed' if pipeline.confirmed else 'not confirmed'}"
         first = self._source.place(pipeline.answered + 1)
         return (
-            f": {pipeline.confirmed} confirmed, {pipeline.refused} refused,"
+            f": {pipeline.confirmed} confirmed, {self._refused} refused,"
             f" {pipeline.unknown} not known; first without confirmation: {first}"
         )

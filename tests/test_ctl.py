@@ -16,6 +16,7 @@ from typing import IO
 import pexpect
 import pytest
 
+from msgd.lines import LONGEST_TEXT
 from tests.conftest import PASSWORD, SECONDS, Daemon, Start
 from tests.scripted import Part, echo, greet, receive, says, scripted, silent
 
@@ -228,7 +229,7 @@ def test_a_hundred_thousand_lines_from_a_pipe(msgd: Daemon) -> None:
 def test_lines_over_the_limit_are_named_and_the_rest_goes_on(msgd: Daemon, tmp_path: Path) -> None:
     long = b"x" * (LIMIT + 1)
     lines = tmp_path / "lines"
-    lines.write_bytes(b"a\n%b\nb\n%b\n%b\nc\n%b" % (long, long, long, b"y" * 20_000_000))
+    lines.write_bytes(b"a\n%b\nb\n%b\n%b\nc\n%b" % (long, long, long, b"y" * 10_000_000))
     done = msgctl("send", "-p", msgd.port, "-f", lines)
     assert (done.returncode, done.stdout) == (1, "a\nb\nc\n")
     last = done.stderr.splitlines()[-1]
@@ -238,6 +239,23 @@ def test_lines_over_the_limit_are_named_and_the_rest_goes_on(msgd: Daemon, tmp_p
         {("2", ""), ("4", ""), ("5", ""), ("7", "")},
     )
     assert msgd.texts() == ["a", "b", "c"]
+
+
+def test_a_line_too_long_for_any_memory_is_not_sent(start: Start) -> None:
+    """Nor is it cut: this server would take the beginning of it."""
+    daemon = start("limits: {message_bytes: 100000000}\nlisten: 127.0.0.1\n")
+    long = b"x" * (LONGEST_TEXT + 100_000)
+    done = msgctl("send", "-p", daemon.port, stdin=b"a\n%b\nb\n%b\r\nc\n%b" % (long, long, long))
+    assert (done.returncode, done.stdout) == (1, "a\nb\nc\n")
+    assert done.stderr.splitlines() == [
+        *(f"msgctl: line {n}: not sent: longer than {LONGEST_TEXT} bytes" for n in (2, 4, 6)),
+        "msgctl: 3 confirmed, 3 refused, 0 not known",
+    ]
+    positions = msgctl("send", "--json", "-p", daemon.port, stdin=b"%b\nb\n" % long).stdout
+    assert json.loads(positions.splitlines()[0])["line"] == 2
+    done = msgctl("send", "--whole", "-p", daemon.port, stdin=long)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert daemon.texts() == ["a", "b", "c", "b"]
 
 
 def test_a_refused_text(start: Start) -> None:
