@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign import crash
+from tests.campaign import crash, soak
 from tests.campaign.starting import Starter
 
 Part = Callable[[Starter, Path, float, int], object]
@@ -24,7 +24,11 @@ def _crash(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return crash.campaign(start, folder, lambda _: time.monotonic() < end, seed)
 
 
-PARTS: dict[str, Part] = {"crash": _crash}
+def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    return soak.soak(start, folder, seconds, lambda line: print(f"  {line}", flush=True))
+
+
+PARTS: dict[str, Part] = {"crash": _crash, "soak": _soak}
 
 
 def main() -> None:
