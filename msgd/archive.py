@@ -83,7 +83,7 @@ class DayFile:
     def is_in_place(self) -> bool:
         """Whether the file's name still leads to it: it may have been moved or deleted."""
         try:
-            status = os.stat(self.path, follow_symlinks=False)
+            status = os.lstat(self.path)
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == self._identity
@@ -94,10 +94,10 @@ class DayFile:
         Returns how many of its entries the file now holds; never a part of one. Raises
         `Fatal` where a part of one has been written and cannot be cut off again.
         """
-        sizes = [*accumulate(map(len, batch))]
-        written, error = self._write(batch, sizes[-1])
+        written, error = self._write(batch, sum(map(len, batch)))
         if error is None:
             return len(batch), None
+        sizes = [*accumulate(map(len, batch))]
         kept = bisect_right(sizes, written)
         self._cut_back(written - (sizes[kept - 1] if kept else 0))
         return kept, error

@@ -101,7 +101,10 @@ class Connection:
         """Send what the client takes now."""
         while self._output and not self.broken:
             try:
-                sent = self.socket.sendmsg(self._output[:_IOV_MAX])
+                if len(self._output) == 1:  # the usual case, in half the time
+                    sent = self.socket.send(self._output[0])
+                else:
+                    sent = self.socket.sendmsg(self._output[:_IOV_MAX])
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:

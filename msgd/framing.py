@@ -30,7 +30,7 @@ from msgd.headers import (
     encode_message,
     well_formed,
 )
-from msgd.text import escape, unsafe_lines
+from msgd.text import escape, is_plain, unsafe_lines
 
 # Lines are handled in pieces that stay in the processor's cache from the first check to the
 # joined records. Above 30,000 bytes CPython's search also sets up tables for every match.
@@ -149,6 +149,8 @@ class LineFraming:
         """Lines that are handled together: in blocks where they can be, else one by one."""
         if len(lines) > self._limit + len(b"MESG \n"):  # then it is a single line
             self._line(lines, begin)
+            return
+        if self._idle and is_plain(lines) and self._block(lines, begin):
             return
         for part, unsafe in _parted(lines, unsafe_lines(lines)):
             if not unsafe:

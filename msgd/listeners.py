@@ -14,6 +14,7 @@ from selectors import EVENT_READ, BaseSelector
 from typing import TYPE_CHECKING
 
 from msgd.errors import Fatal
+from msgd.timeouts import Alarm
 
 if TYPE_CHECKING:
     from msgd.config import Config
@@ -88,10 +89,14 @@ class Listeners:
     """Accepts; while the process has no descriptors left it waits, it does not spin."""
 
     def __init__(
-        self, sockets: Sequence[socket.socket], admit: Callable[[socket.socket, str, int], None]
+        self,
+        sockets: Sequence[socket.socket],
+        alarm: Alarm,
+        admit: Callable[[socket.socket, str, int], None],
     ) -> None:
         """``admit`` takes each connection with the peer's address and port."""
         self.sockets = list(sockets)
+        self._alarm = alarm
         self._admit = admit
         self._selector: BaseSelector | None = None
         self._paused_until = inf  # while it is finite, the listeners are not watched
@@ -147,6 +152,7 @@ class Listeners:
         if self._paused_until == inf:
             self._unwatch()
             self._paused_until = time.monotonic() + PAUSE_SECONDS
+            self._alarm.at(self._paused_until)
 
     def _unwatch(self) -> None:
         if self._selector is not None and self._paused_until == inf:

@@ -17,7 +17,7 @@ from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 from msgd.headers import FAIL, PWNO, PWOK
-from msgd.timeouts import Timeouts
+from msgd.timeouts import Alarm, Timeouts
 
 Client = TypeVar("Client")
 
@@ -173,13 +173,14 @@ class Guard(Generic[Client]):
     WAITING = 64  # attempts of one address
     FORGET_SECONDS = 600.0
 
-    def __init__(self, stored: str | None) -> None:
+    def __init__(self, stored: str | None, alarm: Alarm) -> None:
         self.stored = stored
+        self._alarm = alarm
         self._queues: dict[str, list[_Attempt[Client]]] = {}
         self._failures: dict[str, int] = {}
-        self._failed_at: Timeouts[str] = Timeouts(self.FORGET_SECONDS)
-        self._spacing: Timeouts[str] = Timeouts(self.SPACING_SECONDS)
-        self._late: Timeouts[tuple[Client, bytes]] = Timeouts(self.REPLY_SECONDS)
+        self._failed_at: Timeouts[str] = Timeouts(self.FORGET_SECONDS, alarm)
+        self._spacing: Timeouts[str] = Timeouts(self.SPACING_SECONDS, alarm)
+        self._late: Timeouts[tuple[Client, bytes]] = Timeouts(self.REPLY_SECONDS, alarm)
         self._running: _Verification | None = None
         self._attempt = ("", b"")
         self._started = self._rested = 0.0
@@ -193,6 +194,7 @@ class Guard(Generic[Client]):
             self._late.start((client, FAIL), now)
         else:
             self._queues.setdefault(address, []).append(_Attempt(client, password))
+            self._alarm.at(now)
 
     def step(self, now: float) -> list[tuple[Client, bytes]]:
         """Go on; the clients that are to be answered now, each with its header.

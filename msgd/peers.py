@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from selectors import BaseSelector
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from msgd.headers import BUSY, FAIL
 from msgd.listeners import endpoint
 from msgd.protocol import Event
 from msgd.seldom import Seldom
-from msgd.timeouts import Timeouts
+from msgd.timeouts import Alarm, Timeouts
 
 if TYPE_CHECKING:
     from msgd.config import Config
@@ -28,16 +29,18 @@ _TURNED_AWAY = 64  # clients over the limit that are told so at the same time
 class Peers:
     """The connections, and what each turn of the loop does to them."""
 
-    def __init__(self, selector: BaseSelector, config: Config) -> None:
+    def __init__(self, selector: BaseSelector, alarm: Alarm, config: Config) -> None:
         self._selector = selector
         self._all: set[Connection] = set()
         self._turned_away: set[Connection] = set()
         self._active: dict[Connection, None] = {}  # to be settled in this turn
         self._lingering: set[Connection] = set()  # shut, but not all of it acknowledged
-        self.handshake: Timeouts[Connection] = Timeouts(0)
-        self.idle: Timeouts[Connection] = Timeouts(0)
-        self.quiet: Timeouts[Connection] = Timeouts(0)
-        self.closing: Timeouts[Connection] = Timeouts(CLOSE_SECONDS)
+        self.handshake: Timeouts[Connection] = Timeouts(0, alarm)
+        self.idle: Timeouts[Connection] = Timeouts(0, alarm)
+        self.quiet: Timeouts[Connection] = Timeouts(0, alarm)
+        self.closing: Timeouts[Connection] = Timeouts(CLOSE_SECONDS, alarm)
+        self._timeouts = (self.handshake, self.idle, self.quiet, self.closing)
+        self._alarm = alarm
         self.configure(config)
         self._refused = Seldom(logging.WARNING, "%s may not connect (allow)")
         self._busy = Seldom(logging.WARNING, "limits.clients (%d) reached: turned %s away")
@@ -72,7 +75,8 @@ class Peers:
         if full:
             self._turn_away(peer, origin, now)
         self.handshake.start(peer, now)
-        self.idle.start(peer, now)
+        if self._limits.idle_seconds:
+            self.idle.start(peer, now)
 
     def _is_allowed(self, host: str) -> bool:
         if not self._allow:
@@ -96,7 +100,8 @@ class Peers:
             self.handshake.stop(peer)
         if peer.protocol.unfinished:
             self.quiet.start(peer, now)
-        self.idle.start(peer, now)
+        if peer in self.idle:
+            self.idle.start(peer, now)
         self._active[peer] = None
         return events
 
@@ -132,11 +137,9 @@ class Peers:
             self._active[peer] = None
             yield peer
 
-    def next(self, now: float) -> float:
-        """When `expire` or `settle` is to be called."""
-        timeouts = (self.handshake, self.idle, self.quiet, self.closing)
-        soonest = min(timeout.next() for timeout in timeouts)
-        return min(soonest, now + LINGER_SECONDS) if self._lingering else soonest
+    def next(self) -> float:
+        """When `expire` is to be called."""
+        return min(timeouts.next() for timeouts in self._timeouts)
 
     def settle(self) -> None:
         """Send what this turn owes to its clients; then watch each of them, or close it."""
@@ -144,7 +147,7 @@ class Peers:
         for peer in (*active, *self._lingering):
             if peer.pending and not peer.broken:
                 peer.send()
-            if peer.is_done():
+            if (peer.closing or peer.remaining is not None) and peer.is_done():
                 self._finish(peer)
             elif peer.broken:
                 self._close(peer)
@@ -157,6 +160,8 @@ class Peers:
             self._lingering.add(peer)
         if peer.broken or peer.ended or peer.is_acknowledged():
             self._close(peer)
+        else:
+            self._alarm.at(time.monotonic() + LINGER_SECONDS)
 
     def _watch(self, peer: Connection, wanted: int) -> None:
         if not wanted:  # not even for a hang-up, which epoll would report over and over
@@ -175,7 +180,7 @@ class Peers:
         self._all.discard(peer)
         self._turned_away.discard(peer)
         self._lingering.discard(peer)
-        for timeouts in (self.handshake, self.idle, self.quiet, self.closing):
+        for timeouts in self._timeouts:
             timeouts.stop(peer)
         if peer.interest:
             self._selector.unregister(peer.socket)

@@ -31,6 +31,7 @@ from msgd.protocol import FAIL, PWOK, Answer, Dropped, Event, Records, Terminate
 from msgd.seldom import Seldom
 from msgd.signals import Signals
 from msgd.status import Status
+from msgd.timeouts import Alarm
 
 log = logging.getLogger("msgd")
 
@@ -51,14 +52,15 @@ class Server:
         Raises `Fatal`.
         """
         self._config = config
-        self._listeners = Listeners(list(sockets) or bind(config), self._admit)
+        self._alarm = Alarm()
+        self._listeners = Listeners(list(sockets) or bind(config), self._alarm, self._admit)
         self.addresses = [endpoint(*s.getsockname()[:2]) for s in self._listeners.sockets]
         self._clock = Clock(config.time_zone)
         self._archive = Archive(config.log_directory, config.sync)
         self._archive.start(self._clock.stamp()[:DAY_BYTES].decode())
-        self._guard: Guard[Connection] = Guard(config.password_hash)
+        self._guard: Guard[Connection] = Guard(config.password_hash, self._alarm)
         self._housekeeper = Housekeeper()
-        self._status = Status()
+        self._status = Status(self._alarm)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
         self._owed: list[tuple[Connection, Records | Answer]] = []
         self._now, self._stamp, self._day = 0.0, b"", ""
@@ -74,7 +76,7 @@ class Server:
         self._load = reload
         self._signals = Signals()
         self._selector = selectors.DefaultSelector()
-        self._peers = Peers(self._selector, self._config)
+        self._peers = Peers(self._selector, self._alarm, self._config)
         self._start()
         try:
             while self._now < self._stop_at and (self._peers or not self._stopping):
@@ -101,28 +103,13 @@ class Server:
         systemd.notify("READY=1")
 
     def _turn(self) -> None:
-        ready = self._selector.select(self._pause())
+        ready = self._selector.select(max(0.0, self._alarm.due - time.monotonic()))
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
         self._read(ready)
-        self._expire()
+        if self._now >= self._alarm.due:
+            self._expire()
         self._commit()
         self._peers.settle()
-        self._keep_house()
-
-    def _pause(self) -> float:
-        """Seconds until something is to be done even if nothing happens."""
-        now = time.monotonic()
-        return max(
-            0.0,
-            min(
-                self._peers.next(now),
-                self._guard.next(now),
-                self._listeners.next(),
-                self._status.next(),
-                self._stop_at,
-            )
-            - now,
-        )
 
     def _read(self, ready: list[tuple[SelectorKey, int]]) -> None:
         """Read once from each client that is ready; nobody gets more than a share of the turn."""
@@ -159,9 +146,17 @@ class Server:
         """
         for peer in self._peers.expire(self._now):
             self._take(peer, peer.protocol.quiet(self._stamp + peer.origin))
-        for peer, header in self._guard.step(self._now):
-            self._answer_password(peer, header)
+        self._step_guard()
         self._listeners.step(self._now)
+        if self._now >= self._status.next():
+            self._keep_house()
+        self._alarm.due = min(
+            self._peers.next(),
+            self._guard.next(self._now),
+            self._listeners.next(),
+            self._status.next(),
+            self._stop_at,
+        )
 
     def _commit(self) -> None:
         """Write the batch; only then are the echoes owed, and FAIL for what is not in it."""
@@ -184,8 +179,6 @@ class Server:
 
     def _keep_house(self) -> None:
         """Once a second while something happens, and now and then while nothing does."""
-        if self._now < self._status.next():
-            return
         day = self._stamp[:DAY_BYTES].decode()
         self._archive.roll(day)
         self._archive.settle()
@@ -208,6 +201,10 @@ class Server:
         else:
             self._guard.ask(peer.address, peer, password, self._now)
 
+    def _step_guard(self) -> None:
+        for peer, header in self._guard.step(self._now):
+            self._answer_password(peer, header)
+
     def _answer_password(self, peer: Connection, header: bytes) -> None:
         """Answer a TERM, and go on with what came behind it."""
         reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
@@ -222,13 +219,14 @@ class Server:
         for number in self._signals.take():
             if number in (SIGTERM, SIGINT) and self._stopping:
                 log.warning("stopping at once")
-                self._stop_at = self._now
+                self._stop_at = self._alarm.due = self._now
             elif number in (SIGTERM, SIGINT):
                 self._stop("SIGINT" if number == SIGINT else "SIGTERM")
             elif number == SIGHUP:
                 self._reload()
             else:  # SIGCHLD: whichever child it was, its owner looks for itself
                 self._housekeeper.step(self._config)
+                self._alarm.due = self._now
 
     def _stop(self, why: str) -> None:
         """Take what has arrived by now, answer it, and end."""
@@ -238,6 +236,7 @@ class Server:
         systemd.notify("STOPPING=1")
         self._stopping = True
         self._stop_at = self._now + STOP_SECONDS
+        self._alarm.at(self._stop_at)
         self._listeners.close()
         for peer in self._peers:
             self._peers.limit_input(peer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgd import systemd
+from msgd.timeouts import Alarm
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 10.0
 
@@ -10,7 +11,8 @@ BUSY_SECONDS, IDLE_SECONDS = 1.0, 10.0
 class Status:
     """Counts, and the pulse: once a second while something happens, else now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
         self.archived = self.refused = 0  # messages, since the start or midnight
         self._next = 0.0
         watchdog = systemd.watchdog_seconds()
@@ -30,7 +32,10 @@ class Status:
 
     def soon(self, now: float) -> None:
         """Something has happened: report it within a second."""
-        self._next = min(self._next, now + min(BUSY_SECONDS, self._idle))
+        due = now + min(BUSY_SECONDS, self._idle)
+        if due < self._next:
+            self._next = due
+            self._alarm.at(due)
 
     def report(self, clients: int, trouble: str, now: float) -> None:
         """Tell the manager, if there is news; and that the loop is alive, in any case."""

@@ -1,4 +1,4 @@
-"""Time-outs that all take equally long, so that the oldest is always the next to expire."""
+"""Time-outs, in seconds of the monotonic clock: a wall clock that is set does not move them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,45 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Timeouts(Generic[T]):
-    """One time-out for each of many things; every operation takes constant time.
+class Alarm:
+    """When the loop must wake although nothing happens.
 
-    Times are seconds of the monotonic clock: a wall clock that is set does not move them.
+    Starting a time-out may move it forward; stopping one does not move it back. So a turn of
+    the loop asks one number whether anything is due, however many time-outs are running.
     """
 
-    def __init__(self, seconds: float) -> None:
+    __slots__ = ("due",)
+
+    def __init__(self) -> None:
+        self.due = 0.0
+
+    def at(self, due: float) -> None:
+        """Wake at this time, or before."""
+        if due < self.due:
+            self.due = due
+
+
+class Timeouts(Generic[T]):
+    """One time-out for each of many things, all equally long: the oldest is the next to expire.
+
+    Every operation takes constant time.
+    """
+
+    def __init__(self, seconds: float, alarm: Alarm) -> None:
+        self._alarm = alarm
         self.set(seconds)
         self._since: dict[T, float] = {}  # in the order of their start
 
     def set(self, seconds: float) -> None:
         """How long each takes, also those that are running; with 0 nothing ever expires."""
         self._seconds = seconds or inf
+        self._alarm.due = 0.0
 
     def start(self, thing: T, now: float) -> None:
         """Start the time-out, or start it again."""
         self._since.pop(thing, None)
         self._since[thing] = now
+        self._alarm.at(now + self._seconds)
 
     def stop(self, thing: T) -> None:
         self._since.pop(thing, None)
