@@ -7,9 +7,8 @@ unknown keys, ``msgd --check`` and the tests all read it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgd import kinds
 from msgd.configfile import ConfigError, ConfigFile, Option, read
@@ -21,8 +20,7 @@ DEFAULT_PATH = "/etc/msgd.yaml"
 __all__ = ["OPTIONS", "Config", "ConfigError", "Limits", "dump", "load"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What one client may take; ``clients`` is for all together."""
 
     clients: int
@@ -32,8 +30,7 @@ class Limits:
     bare_quiet_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The effective configuration: file, command line and defaults together."""
 
     listen: tuple[str, ...]

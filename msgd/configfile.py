@@ -49,7 +49,7 @@ def read(path: str) -> str:
     if len(data) > _LONGEST_FILE:
         raise ConfigError(f"{path}: is longer than {_LONGEST_FILE} bytes")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: is not UTF-8: byte {data[error.start]:#04x}") from None

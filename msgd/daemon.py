@@ -17,6 +17,8 @@ from msgd.errors import Fatal
 
 OK, FAILED, USAGE, BAD_CONFIG = 0, 1, 2, 78  # the last is EX_CONFIG of sysexits.h
 
+_HELP_WIDTH = 90
+
 _logger = logging.getLogger("msgd")
 
 
@@ -63,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="msgd",
         description="Archive text messages that arrive over TCP; the echo is the receipt.",
         allow_abbrev=False,
+        # Given a width, argparse does not import all of shutil to find the terminal's.
+        formatter_class=partial(argparse.HelpFormatter, width=_HELP_WIDTH),
     )
     parser.set_defaults(run=_serve)
     add = parser.add_argument

@@ -7,7 +7,6 @@ come behind the key's name.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
-_BARE = re.compile(r"[\w./-]*[A-Za-z/][\w./-]*", re.ASCII)  # YAML text that needs no quotes
+_BARE = r"[\w./-]*[A-Za-z/][\w./-]*"  # YAML text that needs no quotes
 
 
 class Kind(NamedTuple):
@@ -39,13 +38,13 @@ def show(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, tuple):
-        return "[" + ", ".join(json.dumps(str(item)) for item in value) + "]"
+        return "[" + ", ".join(_quote(str(item)) for item in value) + "]"
     if isinstance(value, float):
         return f"{value:.15g}"
     text = str(value)
-    if isinstance(value, int) or _BARE.fullmatch(text):
+    if isinstance(value, int) or re.fullmatch(_BARE, text, re.ASCII):
         return text
-    return json.dumps(text, ensure_ascii=not text.isprintable())
+    return _quote(text)
 
 
 def whole(low: int, high: int) -> Kind:
@@ -55,7 +54,7 @@ def whole(low: int, high: int) -> Kind:
         # Short enough for int() before int() sees it: it refuses 4,301 digits in words of its own.
         if re.fullmatch(r"0|[1-9][0-9]{,18}", text) and low <= int(text) <= high:
             return int(text)
-        raise ValueError(kind.wrong(_quote(text)))
+        raise ValueError(kind.wrong(_found(text)))
 
     kind = Kind(f"a whole number from {low} to {high}", parse, number=True)
     return kind
@@ -69,7 +68,7 @@ def number(high: int, *, above_zero: bool = False) -> Kind:
             value = float(text)
             if math.isfinite(value) and value <= high and (value > 0 or not above_zero):
                 return value
-        raise ValueError(kind.wrong(_quote(text)))
+        raise ValueError(kind.wrong(_found(text)))
 
     low = "above 0, at most" if above_zero else "from 0 to"
     kind = Kind(f"a number {low} {high}", parse, number=True)
@@ -85,22 +84,27 @@ def choice(*words: str, none: bool = False) -> Kind:
             word = "none"
         if word in words:
             return word
-        raise ValueError(kind.wrong(_quote(text)))
+        raise ValueError(kind.wrong(_found(text)))
 
     kind = Kind(" or ".join(filter(None, (", ".join(words[:-1]), words[-1]))), parse)
     return kind
 
 
+def _found(text: str) -> str:
+    """What was found, short."""
+    return _quote(text if len(text) <= 60 else text[:60] + "…")
+
+
 def _quote(text: str) -> str:
-    """What was found, short, and harmless to a terminal."""
-    return json.dumps(
-        text if len(text) <= 60 else text[:60] + "…", ensure_ascii=not text.isprintable()
-    )
+    """A text in quotes that YAML reads, harmless to a terminal."""
+    import json  # only errors and --check need it, and every start would pay for it
+
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _directory(text: str) -> str:
     if not os.path.isabs(text) or not text.isprintable():
-        raise ValueError(DIRECTORY.wrong(_quote(text)))
+        raise ValueError(DIRECTORY.wrong(_found(text)))
     return os.path.normpath(text)
 
 
@@ -116,7 +120,7 @@ def _address(text: str) -> str:
             return usual
         if family == socket.AF_INET6 and re.fullmatch(r"[\w.@-]{1,15}", zone, re.ASCII):
             return f"{usual}%{zone}"
-    raise ValueError(ADDRESSES.wrong(_quote(text)))
+    raise ValueError(ADDRESSES.wrong(_found(text)))
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
@@ -129,8 +133,8 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         nearest = ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(NETWORKS.wrong(_quote(text))) from None
-    raise ValueError(f"{_quote(text)} has bits set behind its prefix; did you mean {nearest}?")
+        raise ValueError(NETWORKS.wrong(_found(text))) from None
+    raise ValueError(f"{_found(text)} has bits set behind its prefix; did you mean {nearest}?")
 
 
 def _password_hash(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import IO
 import pexpect
 import pytest
 
-from msgd.lines import LONGEST_TEXT
+from msgd.ctl.lines import LONGEST_TEXT
 from tests.conftest import PASSWORD, SECONDS, Daemon, Start
 from tests.scripted import Part, echo, greet, receive, says, scripted, silent
 

@@ -9,10 +9,10 @@ from io import BytesIO
 from operator import itemgetter
 
 from msgd.client import receipts
-from msgd.lines import Files, Text
-from msgd.manners import BROKEN_PIPE, REFUSED, complain
+from msgd.ctl.lines import Files, Text
+from msgd.ctl.manners import BROKEN_PIPE, REFUSED, complain
+from msgd.ctl.progress import NoProgress, Progress
 from msgd.pipeline import Answer
-from msgd.progress import NoProgress, Progress
 from msgd.text import escape
 
 _TEXT = itemgetter(slice(5, None))  # of a line: what is behind MESG or MORE and the space

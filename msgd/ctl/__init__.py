@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from msgd import __version__
-from msgd.manners import INTERRUPTED, OK, REFUSED, UNAVAILABLE, USAGE, complain
+from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, UNAVAILABLE, USAGE, complain
 
 if TYPE_CHECKING:
     from msgd.client import Client
@@ -81,8 +81,8 @@ def msgctl() -> None:
 @_json
 def ping(count: int | None, interval: float, retry: float, as_json: bool) -> int:
     """Measure the round-trip time to the server."""
-    from msgd.pinging import Pinging
-    from msgd.retry import Retry
+    from msgd.ctl.pinging import Pinging
+    from msgd.ctl.retry import Retry
 
     return Pinging(_connect, Retry(retry), as_json).run(count, interval)
 
@@ -111,13 +111,13 @@ def send(
     if text and files:
         raise click.UsageError("give either TEXT or --file")
     if not (text or files or whole) and sys.stdin.isatty():
-        from msgd.conversation import Conversation
+        from msgd.ctl.conversation import Conversation
 
         return Conversation(_connect()).run()
-    from msgd.lines import Files, Text
-    from msgd.printer import Printer
-    from msgd.retry import Retry
-    from msgd.sending import Sending
+    from msgd.ctl.lines import Files, Text
+    from msgd.ctl.printer import Printer
+    from msgd.ctl.retry import Retry
+    from msgd.ctl.sending import Sending
 
     is_text = bool(text) and text != ("-",)
     source = Text(os.fsencode(" ".join(text))) if is_text else Files(files or ("-",), whole)
@@ -129,7 +129,7 @@ def send(
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 def terminate(password_stdin: bool) -> int:
     """Ask the server to stop, with its password."""
-    from msgd.terminating import terminate
+    from msgd.ctl.terminating import terminate
 
     return terminate(_connect(), password_stdin)
 

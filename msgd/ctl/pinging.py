@@ -10,8 +10,8 @@ from time import monotonic, sleep
 import click
 
 from msgd.client import Client, MsgdError
-from msgd.manners import INTERRUPTED, OK, UNAVAILABLE, complain
-from msgd.retry import Retry
+from msgd.ctl.manners import INTERRUPTED, OK, UNAVAILABLE, complain
+from msgd.ctl.retry import Retry
 
 
 class Pinging:

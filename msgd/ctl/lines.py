@@ -10,8 +10,8 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from msgd.client import BLOCK_BYTES
+from msgd.ctl.manners import complain
 from msgd.headers import MESG, encode_message
-from msgd.manners import complain
 from msgd.pipeline import Block
 
 # A text longer than this is refused here, not by the server: memory has to end somewhere, and a

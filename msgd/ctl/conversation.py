@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from msgd.client import Client, Refused
-from msgd.manners import OK, REFUSED, complain
-from msgd.terminating import ask, offer
+from msgd.ctl.manners import OK, REFUSED, complain
+from msgd.ctl.terminating import ask, offer
 from msgd.text import escape
 
 HELP = """\

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from msgd.client import Client, ConnectionLost, MsgdError
-from msgd.lines import Files, Text
-from msgd.manners import INTERRUPTED, OK, REFUSED, UNAVAILABLE, complain
+from msgd.ctl.lines import Files, Text
+from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, UNAVAILABLE, complain
+from msgd.ctl.printer import Printer
+from msgd.ctl.retry import Retry
 from msgd.pipeline import Answer, Pipeline
-from msgd.printer import Printer
-from msgd.retry import Retry
 
 
 class Sending:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 
 from msgd.client import Client, PasswordRefused
-from msgd.manners import NO_PERMISSION, OK, complain
+from msgd.ctl.manners import NO_PERMISSION, OK, complain
 
 _TRIES = 3
 
