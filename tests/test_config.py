@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from ipaddress import ip_network
 from operator import attrgetter
 from pathlib import Path
@@ -377,7 +376,7 @@ def test_the_sample_names_every_key_at_its_default(path: Path) -> None:
     sample = SAMPLE.read_text()
     assert load(str(SAMPLE)) == defaults(path)
     uncommented = re.sub(r"(?m)^( *)#(?=\w)", r"\1", sample)
-    assert replace(read(path, uncommented), listen_is_default=True) == defaults(path)
+    assert read(path, uncommented)._replace(listen_is_default=True) == defaults(path)
     assert _names(yaml.safe_load(uncommented)) == [option.name for option in OPTIONS]
 
 
@@ -399,7 +398,7 @@ def _names(tree: dict[str, object], above: str = "") -> list[str]:
 )
 def test_what_is_shown_can_be_read_again(path: Path, text: str) -> None:
     config = read(path, text)
-    assert replace(read(path, dump(config)), listen_is_default=config.listen_is_default) == config
+    assert read(path, dump(config))._replace(listen_is_default=config.listen_is_default) == config
 
 
 def test_the_hash_is_not_shown(path: Path) -> None:
