@@ -1,4 +1,4 @@
-"""The configuration: one table of options, read from YAML into a frozen dataclass.
+"""The configuration: one table of options, read from YAML into a tuple with names.
 
 The table at the end of this file is the one place that knows a key. Loading, the check for
 unknown keys, ``msgd --check`` and the tests all read it.

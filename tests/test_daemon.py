@@ -269,6 +269,15 @@ def test_end_of_file_at_a_terminal(terminal: pexpect.spawn[str]) -> None:
     assert terminal.exitstatus == 1
 
 
+def test_bytes_at_a_terminal_that_are_no_text(terminal: pexpect.spawn[str]) -> None:
+    terminal.expect_exact("Password: ")
+    os.write(terminal.child_fd, b"\xff\n")
+    assert answer(terminal).strip() == (
+        "msgd: the terminal's bytes are not text in the locale's encoding"
+    )
+    assert terminal.exitstatus == 1
+
+
 def test_interrupt_at_a_terminal(terminal: pexpect.spawn[str]) -> None:
     assert answer(terminal, "\x03").strip() == ""
     assert terminal.exitstatus == 1
