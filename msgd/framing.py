@@ -96,18 +96,22 @@ class LineFraming:
         if self._skip:
             _, feed, data = data.partition(b"\n")
             self._skip = not feed
-        end = data.rfind(b"\n") + 1
-        if end:
-            lines = data if end == len(data) else data[:end]
-            self._lines(bytes(self._tail) + lines if self._tail else lines, begin)
+        start, end = 0, data.rfind(b"\n") + 1
+        if end and self._tail:  # complete that line alone: no copy of all that came with it
+            start = data.index(b"\n") + 1
+            self._tail += data[:start]
+            line = bytes(self._tail)
             self._tail.clear()
+            self._lines(line, 0, len(line), begin)
+        self._lines(data, start, end, begin)
         if end < len(data):
             self._keep(data[end:], begin)
         return self._taken()
 
     def resume(self, begin: bytes) -> list[Event]:
         held, self._held = self._held, None
-        self._lines(b"".join(held or ()), begin)
+        lines = b"".join(held or ())
+        self._lines(lines, 0, len(lines), begin)
         return self._taken()
 
     def end(self, begin: bytes) -> list[Event]:
@@ -126,24 +130,20 @@ class LineFraming:
             self._tail.clear()
             self._skip = True
 
-    def _lines(self, lines: bytes, begin: bytes) -> None:
-        start = 0
-        while start < len(lines):
-            end = self._cut(lines, start)
-            piece = lines[start:end]
-            self._piece(piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece, begin)
-            start = end
-
-    def _cut(self, lines: bytes, start: int) -> int:
-        """Where the piece ends that begins here.
+    def _lines(self, data: bytes, start: int, end: int, begin: bytes) -> None:
+        """Handle the whole lines between the two offsets, piece by piece.
 
         A piece of several lines is no longer than one message may be: none of its lines is
         too long, whatever they are.
         """
         size = min(PIECE_BYTES, self._limit + len(b"MESG \n"))
-        if len(lines) - start <= size:
-            return len(lines)
-        return lines.rfind(b"\n", start, start + size) + 1 or lines.index(b"\n", start) + 1
+        while start < end:
+            stop = end
+            if end - start > size:
+                stop = data.rfind(b"\n", start, start + size) + 1 or data.index(b"\n", start) + 1
+            piece = data[start:stop]
+            self._piece(piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece, begin)
+            start = stop
 
     def _piece(self, lines: bytes, begin: bytes) -> None:
         """Lines that are handled together: in blocks where they can be, else one by one."""
@@ -169,11 +169,12 @@ class LineFraming:
         Only C code runs once a line in here. The length of the joined records proves that
         every line had its header.
         """
-        texts = [*map(bytes.removeprefix, BytesIO(lines), repeat(b"MESG "))]
-        records = begin + begin.join(texts)
-        if len(records) - len(lines) != len(texts) * (len(begin) - len(b"MESG ")):
+        texts = [b"", *map(bytes.removeprefix, BytesIO(lines), repeat(b"MESG "))]
+        messages = len(texts) - 1
+        records = begin.join(texts)
+        if len(records) - len(lines) != messages * (len(begin) - len(b"MESG ")):
             return False
-        self._events.append(Records(records, lines, len(texts)))
+        self._events.append(Records(records, lines, messages))
         return True
 
     def _safe(self, lines: bytes, begin: bytes) -> None:

@@ -158,8 +158,8 @@ def test_bare_framing_is_the_model(messages: list[bytes], data: st.DataObject) -
     model, peer = Model(limit), Peer(limit)
     peer.receive(b"PING")
     assert peer.replies == b"PONG"
-    for number, message in enumerate(messages):
-        if number == 0 and message[:1] in (b"\n", b"\r"):
+    for message in messages:
+        if peer.replies == b"PONG" and message[:1] in (b"\n", b"\r"):
             continue  # these would choose line framing
         if len(message) > max(limit, 1024):
             continue
