@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.campaign import crash
+import pytest
+
+from tests.campaign import crash, fake, power, tracing
 from tests.conftest import Start
 
 
@@ -12,3 +14,24 @@ def test_killed_at_random_moments(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     outcome = crash.campaign(start, folder, lambda so_far: so_far.cycles < 6, seed=1)
     assert outcome.echoed > 0
+
+
+@pytest.mark.skipif(not tracing.is_installed(), reason="strace is not installed")
+@pytest.mark.skipif(fake.LIBRARY is None, reason="libfaketime is not installed")
+def test_power_cut_at_any_moment(start: Start, tmp_path: Path) -> None:
+    calls, senders = power.record(start, tmp_path, messages=100)
+    mended, looked_for = power.check_states(calls, senders, tmp_path / "disk", count=150, seed=3)
+    assert mended > 0
+    assert looked_for > 1000
+
+
+@pytest.mark.skipif(not tracing.is_installed(), reason="strace is not installed")
+@pytest.mark.skipif(fake.LIBRARY is None, reason="libfaketime is not installed")
+@pytest.mark.parametrize("left_out", ["fdatasync", "fsync"])
+def test_the_proof_sees_a_sync_that_is_left_out(
+    start: Start, tmp_path: Path, left_out: str
+) -> None:
+    calls, senders = power.record(start, tmp_path, messages=5)
+    without = [call for call in calls if call.name != left_out]
+    with pytest.raises(AssertionError, match="echoed and lost"):
+        power.check_states(without, senders, tmp_path / "disk", count=100, seed=3)
