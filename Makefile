@@ -30,6 +30,10 @@ bench: .venv/test
 bench-guard: .venv/test
 	PYTHONPATH=tests $(BIN)/python -m bench.guard $(BENCH)
 
+# Kills, power cuts, abuse, a soak, for five minutes; CAMPAIGN='soak --minutes 30' for one of them.
+campaign: .venv/test
+	$(BIN)/python -m tests.campaign $(CAMPAIGN)
+
 # The stamps hold the day's dependencies: a changed pyproject.toml installs again.
 .venv/run: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -58,4 +62,4 @@ system-test: .venv/test
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: run test deb rpm system-test clean bench bench-guard
+.PHONY: run test campaign deb rpm system-test clean bench bench-guard

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import crash, fake, power, tracing
+from tests.campaign import crash, fake, loop, mounts, power, tracing
 from tests.conftest import Start
 
 
@@ -35,3 +35,10 @@ def test_the_proof_sees_a_sync_that_is_left_out(
     without = [call for call in calls if call.name != left_out]
     with pytest.raises(AssertionError, match="echoed and lost"):
         power.check_states(without, senders, tmp_path / "disk", count=100, seed=3)
+
+
+@pytest.mark.skipif(not mounts.can_mount_ext4(), reason="only root can mount a loop device")
+def test_power_cut_on_a_real_file_system(start: Start, tmp_path: Path) -> None:
+    cuts, tested = loop.campaign(start, tmp_path / "loop", lambda cuts: cuts < 3, seed=4)
+    assert cuts == 3
+    assert tested > 0

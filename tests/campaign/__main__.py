@@ -7,13 +7,15 @@ when it is given the same seed. It ends at the first thing that is not as it mus
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign import crash, soak
+from tests.campaign import crash, loop, mounts, packing, power, soak
 from tests.campaign.starting import Starter
 
 Part = Callable[[Starter, Path, float, int], object]
@@ -24,11 +26,46 @@ def _crash(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return crash.campaign(start, folder, lambda _: time.monotonic() < end, seed)
 
 
+def _power(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    folder.mkdir()
+    logging.getLogger("msgd").setLevel(logging.ERROR)  # mended tails by the hundred are no news
+    end, runs, mended, looked_for = time.monotonic() + seconds, 0, 0, 0
+    while time.monotonic() < end:
+        traced, senders = power.record(start, folder, messages=500)
+        more, found = power.check_states(traced, senders, folder / "disk", 300, seed + runs)
+        runs, mended, looked_for = runs + 1, mended + more, looked_for + found
+    return f"{runs * 300} states of a disk, {mended} mended, {looked_for} echoes looked for"
+
+
+def _ext4(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    if not mounts.can_mount_ext4():
+        return "left out: only root can mount a loop device"
+    end = time.monotonic() + seconds
+    cuts, tested = loop.campaign(start, folder, lambda _: time.monotonic() < end, seed)
+    return f"{cuts} power cuts, {tested} echoes looked for"
+
+
+def _packing(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    folder.mkdir()
+    end, found = time.monotonic() + seconds, Counter[str]()
+    while time.monotonic() < end:
+        found += packing.kill_while_compressing(folder, b"earlier\n" * 99, 16 << 20, 20, seed)
+        (folder / "2026-03-01.log.gz").unlink()
+        seed += 1
+    return f"compression killed, and found: {dict(found)}"
+
+
 def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return soak.soak(start, folder, seconds, lambda line: print(f"  {line}", flush=True))
 
 
-PARTS: dict[str, Part] = {"crash": _crash, "soak": _soak}
+PARTS: dict[str, Part] = {
+    "crash": _crash,
+    "power": _power,
+    "ext4": _ext4,
+    "packing": _packing,
+    "soak": _soak,
+}
 
 
 def main() -> None:

@@ -1,0 +1,64 @@
+"""Power cuts on a real ext4, in an image on a loop device."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.campaign import mounts
+from tests.campaign.load import Sender
+from tests.conftest import Daemon, wait_for
+
+CONFIG = "listen: 127.0.0.1\n"
+Begin = Callable[..., Daemon]
+
+
+def campaign(
+    begin: Begin, folder: Path, again: Callable[[int], bool], seed: int
+) -> tuple[int, int]:
+    """Cut, mount and start again as long as ``again`` says; the cuts and the echoes looked for."""
+    chance = random.Random(seed)
+    archive, image = folder / "archive", folder / "image"
+    cuts = tested = 0
+    while again(cuts):
+        folder.mkdir(exist_ok=True)
+        with mounts.ext4(image, archive):
+            echoed: set[bytes] = set()
+            for number in range(5):  # on one file system, so that later cuts meet mended tails
+                if again(cuts):
+                    name = f"ext4-{seed}-{cuts}"
+                    echoed |= _cut(begin(CONFIG, folder=folder), name, chance, number)
+                    cuts += 1
+                    mounts.mount_again(image, archive)
+                    msgd = begin(CONFIG, folder=folder)
+                    check(msgd.archive(), echoed)
+                    assert msgd.stop() == 0
+                    tested += len(echoed)
+    return cuts, tested
+
+
+def _cut(msgd: Daemon, name: str, chance: random.Random, number: int) -> set[bytes]:
+    """The texts that were echoed before the power went."""
+    senders = [Sender(f"{name}-{n}", msgd.port, window=100) for n in range(4)]
+    for sender in senders:
+        sender.start()
+    wait_for(lambda: any(sender.echoed for sender in senders), "the first echo")
+    time.sleep(chance.uniform(0, 0.2))  # the moment is what is random
+    mounts.cut_power(msgd.log_directory)
+    msgd.kill()  # it answers FAIL, or has ended where it was the fdatasync that failed
+    for sender in senders:
+        sender.join()
+        assert not sender.problem
+    return {text for sender in senders for text, echoed in sender.receipts() if echoed}
+
+
+def check(archive: bytes, echoed: set[bytes]) -> None:
+    """Every one of these stands there once and whole; between them may be what a cut has left."""
+    records = archive.replace(b"\n\t", b"\x00").split(b"\n")
+    texts = [record.split(b" ", 2)[-1].replace(b"\x00", b"\n") for record in records]
+    counts = Counter(texts)
+    wrong = [text for text in echoed if counts[text] != 1]
+    assert not wrong, f"{len(wrong)} echoed, and not there once: {wrong[:3]}"
