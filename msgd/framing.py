@@ -212,7 +212,7 @@ class LineFraming:
     def _line(self, line: bytes, begin: bytes) -> None:
         """Any line, with its line feed."""
         if self._held is not None:
-            self._held.append(line)
+            self._held.append(line[:-1] + b"\r\n")  # a line end is taken off it once more later
         elif line[:5] in (b"MESG ", b"MORE "):
             self._text(line, begin)
         else:

@@ -277,6 +277,12 @@ def test_what_is_behind_a_password_waits_for_its_answer() -> None:
     assert third.texts() == [b"c1", b"\\x1b2"]
 
 
+def test_a_line_behind_a_password_keeps_its_carriage_returns() -> None:
+    peer = Peer(8)
+    peer.receive(b"PING\nTERM secret\nMESG a\r\r\nMESG b\r\nMESG 1234567\r\r\n")
+    assert peer.replies == b"PONG\nPWNO\nMESG a\\x0d\nMESG b\nMESG 1234567\\x0d\n"
+
+
 def test_a_line_too_long_behind_a_password_takes_no_other_line_with_it() -> None:
     peer = Peer(8)
     peer.receive(b"PING\nTERM secret\nMESG a\nMESG " + b"x" * 1100)
