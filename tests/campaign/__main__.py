@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign import crash, loop, mounts, packing, power, soak
+from tests.campaign import crash, loop, mounts, packing, power, siege, soak
 from tests.campaign.starting import Starter
 
 Part = Callable[[Starter, Path, float, int], object]
@@ -55,6 +55,13 @@ def _packing(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return f"compression killed, and found: {dict(found)}"
 
 
+def _siege(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    end = time.monotonic() + seconds
+    result = siege.lay(start, lambda _: time.monotonic() < end)
+    assert result.peak < result.bound, str(result)
+    return result
+
+
 def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return soak.soak(start, folder, seconds, lambda line: print(f"  {line}", flush=True))
 
@@ -64,6 +71,7 @@ PARTS: dict[str, Part] = {
     "power": _power,
     "ext4": _ext4,
     "packing": _packing,
+    "siege": _siege,
     "soak": _soak,
 }
 
