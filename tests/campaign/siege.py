@@ -47,7 +47,7 @@ def lay(begin: Callable[..., Daemon], again: Callable[[int], bool]) -> Siege:
     idle = descriptors(msgd.pid)
     waits: list[float] = []
     with msgd.line_client() as client, _attackers(msgd):
-        wait_for(lambda: descriptors(msgd.pid) > abuse.CLIENTS // 2, "the siege")
+        wait_for(lambda: descriptors(msgd.pid) > abuse.CLIENTS // 3, "the siege")
         while again(len(waits)):
             message = b"MESG well-behaved %d\n" % len(waits)
             began = time.monotonic()
