@@ -12,6 +12,11 @@ from msgd.protocol import Event, ServerProtocol
 # Output that a client has not taken; with more than this it is not read from.
 OUTPUT_BYTES = 64 * 1024
 _IOV_MAX = 1024
+# What is read at once. A block of plain messages is one reply however long it is, but each line
+# that is refused is one too and takes 2 us: 256 KiB of empty lines would hold up everybody else
+# for half a second. So who sends such is read from in small bites, and has to earn larger ones.
+APPETITE_LEAST, APPETITE_MOST = 4 << 10, 256 << 10
+_MANY_REPLIES = 512
 
 
 class Connection:
@@ -20,6 +25,7 @@ class Connection:
     __slots__ = (
         "_output",
         "address",
+        "appetite",
         "broken",
         "closing",
         "ended",
@@ -43,6 +49,7 @@ class Connection:
         self.protocol = ServerProtocol(message_bytes)
         self._output: list[bytes | memoryview] = []
         self.pending = 0  # bytes of output
+        self.appetite = APPETITE_MOST // 4  # bytes to read at once
         self.interest = 0  # what the selector watches
         self.remaining: int | None = None  # bytes to read yet, once the server is stopping
         self.waiting = False  # for the verdict on a password
@@ -86,6 +93,11 @@ class Connection:
         if data:
             return self.protocol.receive(data, stamp + self.origin)
         return self.protocol.end(stamp + self.origin)
+
+    def digest(self, replies: int) -> None:
+        """Settle how much to read next time by how many replies the last read has led to."""
+        more = min(2 * self.appetite, APPETITE_MOST)
+        self.appetite = APPETITE_LEAST if replies > _MANY_REPLIES else more
 
     def is_done(self) -> bool:
         """Whether nothing more is to come from this client, nor to go to it."""
