@@ -1,6 +1,6 @@
 # make run    a msgd in the foreground, for a first look
 # make test   lint, types, all tests that take seconds
-# The rest (make help) is for those who work on msgd.
+# The rest is for those who work on msgd; the README says what each is for.
 
 PYTHON ?= python3
 STATE   = $${XDG_STATE_HOME:-$$HOME/.local/state}/msgd

@@ -49,7 +49,7 @@ class Connection:
         self.protocol = ServerProtocol(message_bytes)
         self._output: list[bytes | memoryview] = []
         self.pending = 0  # bytes of output
-        self.appetite = APPETITE_MOST // 4  # bytes to read at once
+        self.appetite = APPETITE_LEAST  # bytes to read at once
         self.interest = 0  # what the selector watches
         self.remaining: int | None = None  # bytes to read yet, once the server is stopping
         self.waiting = False  # for the verdict on a password
