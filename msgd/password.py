@@ -225,17 +225,15 @@ class Guard(Generic[Client]):
         return waiting
 
     def _start_next(self, now: float) -> None:
-        ready = [
-            address
-            for address in self._queues
-            if address not in self._failures
-            or (address not in self._spacing and now >= self._rested)
-        ]
-        if self._running is not None or not ready or self.stored is None:
+        ready = [address for address in self._queues if self._may_go(address, now)]
+        if self._running is not None or not ready:
             return
         address = min(ready, key=lambda address: self._failures.get(address, 0))
         password = self._queues[address][0].password
         self._attempt, self._started = (address, password), now
+        if self.stored is None:  # a reload has taken the hash away while they waited
+            self._finish(PWNO, now)
+            return
         try:
             self._running = _Verification(password, self.stored)
         except OSError:

@@ -67,6 +67,7 @@ class Server:
         self._housekeeper = Housekeeper()
         self._status = Status(self._alarm)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
+        self._asked = Seldom(logging.INFO, "%s: asked to stop: %s")
         self._owed: list[tuple[Connection, Records | Answer]] = []
         self._now, self._stamp, self._day = 0.0, b"", ""
         self._stop_at = inf
@@ -99,8 +100,8 @@ class Server:
         _raise_descriptor_limit(self._config.limits.clients)
         # A freed block of this size raises malloc's thresholds (mallopt(3)): buffers are then
         # taken from memory that is already there, without a page fault for every 4 KiB.
-        del_block = bytearray(8 << 20)
-        del del_block
+        block = bytearray(8 << 20)
+        del block
         self._archive.lock.name_holder()
         self._selector.register(self._signals, EVENT_READ, self._take_signals)
         self._listeners.watch(self._selector)
@@ -226,7 +227,7 @@ class Server:
         """Answer a TERM, and go on with what came behind it."""
         reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
         self._owed.append((peer, peer.protocol.reply(header, reason)))
-        log.info("%s: asked to stop: %s", peer.name, header.decode())
+        self._asked(peer.name, header.decode())
         peer.waiting = False
         if header == PWOK:
             self._stop(f"password accepted from {peer.name}")

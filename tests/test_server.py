@@ -301,6 +301,15 @@ def test_reload_takes_what_is_new_and_keeps_the_clients(start: Start) -> None:
         assert client.ask(b"MESG 12345678901\n") == b"MESG 12345678901\n"
 
 
+def test_a_reload_without_a_hash_leaves_nobody_waiting(msgd: Daemon) -> None:
+    guessers = [msgd.line_client() for _ in range(5)]
+    for number, guesser in enumerate(guessers):
+        guesser.send(b"TERM guess %d\n" % number)
+    msgd.config.write_text("")
+    msgd.signal(signal.SIGHUP)
+    assert [guesser.line() for guesser in guessers] == [b"PWNO\n"] * 5
+
+
 def test_a_broken_configuration_changes_nothing(start: Start) -> None:
     daemon = start("limits: {message_bytes: 10}\n")
     daemon.config.write_text("limits:\n  mesage_bytes: 20\n")
