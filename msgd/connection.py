@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import termios
+import time
 from selectors import EVENT_READ, EVENT_WRITE
 
 from msgd.protocol import Event, ServerProtocol
@@ -12,11 +13,11 @@ from msgd.protocol import Event, ServerProtocol
 # Output that a client has not taken; with more than this it is not read from.
 OUTPUT_BYTES = 64 * 1024
 _IOV_MAX = 1024
-# What is read at once. A block of plain messages is one reply however long it is, but each line
-# that is refused is one too and takes 2 us: 256 KiB of empty lines would hold up everybody else
-# for half a second. So who sends such is read from in small bites, and has to earn larger ones.
-APPETITE_LEAST, APPETITE_MOST = 4 << 10, 256 << 10
-_MANY_REPLIES = 512
+# What is read at once: as much as can be taken apart in about a millisecond. That is the most for
+# plain messages; but a line that is refused, or needs an escape, takes up to 100 times as long as a
+# plain one, and 256 KiB of such would hold up everybody else for a large part of a second.
+BITE_LEAST, BITE_FIRST, BITE_MOST = 512, 4 << 10, 256 << 10
+BITE_SECONDS = 0.001
 
 
 class Connection:
@@ -26,14 +27,18 @@ class Connection:
         "_output",
         "address",
         "appetite",
+        "bite",
         "broken",
         "closing",
         "ended",
+        "held",
         "interest",
         "name",
         "origin",
         "pending",
         "protocol",
+        "pushes",
+        "read_at",
         "remaining",
         "shut",
         "socket",
@@ -49,7 +54,11 @@ class Connection:
         self.protocol = ServerProtocol(message_bytes)
         self._output: list[bytes | memoryview] = []
         self.pending = 0  # bytes of output
-        self.appetite = APPETITE_LEAST  # bytes to read at once
+        self.held = 0  # so many of them were there at the end of the last turn
+        self.appetite = BITE_FIRST  # bytes to read at once
+        self.bite = 0  # bytes of the last read
+        self.read_at = 0.0  # when that was
+        self.pushes = False  # whether it may wait for its turn to be read from
         self.interest = 0  # what the selector watches
         self.remaining: int | None = None  # bytes to read yet, once the server is stopping
         self.waiting = False  # for the verdict on a password
@@ -75,15 +84,19 @@ class Connection:
         """The events that the selector is to watch for this client."""
         return (EVENT_READ if self.wants_read() else 0) | (EVENT_WRITE if self.pending else 0)
 
-    def receive(self, size: int, stamp: bytes) -> list[Event]:
-        """Read once, at most ``size`` bytes; what has come, taken apart."""
+    def receive(self, most: int, stamp: bytes) -> list[Event]:
+        """Read once, a bite of at most so many bytes; what has come, taken apart."""
+        size = min(self.appetite, most)
+        if self.remaining is not None:
+            size = min(size, self.remaining)
         try:
-            data = self.socket.recv(size if self.remaining is None else min(size, self.remaining))
+            data = self.socket.recv(size)
         except (BlockingIOError, InterruptedError):
             return []
         except OSError:
             self.broken = True
             return []
+        self.bite = len(data)
         if not data:
             self.ended = True
         if self.shut or self.closing:
@@ -91,13 +104,22 @@ class Connection:
         if self.remaining is not None:
             self.remaining -= len(data)
         if data:
-            return self.protocol.receive(data, stamp + self.origin)
+            return self._digest(data, size, stamp + self.origin)
         return self.protocol.end(stamp + self.origin)
 
-    def digest(self, replies: int) -> None:
-        """Settle how much to read next time by how many replies the last read has led to."""
-        more = min(2 * self.appetite, APPETITE_MOST)
-        self.appetite = APPETITE_LEAST if replies > _MANY_REPLIES else more
+    def _digest(self, data: bytes, size: int, begin: bytes) -> list[Event]:
+        """Take the bite apart, and settle by the time it took how large the next may be."""
+        began = time.monotonic()
+        events = self.protocol.receive(data, begin)
+        took = time.monotonic() - began
+        full = self.bite == size
+        # A bare message under way must be read on: its quiet while would end it too soon.
+        self.pushes = (full or self.bite >= BITE_FIRST) and not self.protocol.unfinished
+        if took > BITE_SECONDS:
+            self.appetite = max(BITE_LEAST, int(self.bite * BITE_SECONDS / took))
+        elif full:
+            self.appetite = min(2 * self.appetite, BITE_MOST)
+        return events
 
     def is_done(self) -> bool:
         """Whether nothing more is to come from this client, nor to go to it."""

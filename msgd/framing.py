@@ -38,7 +38,8 @@ PIECE_BYTES = 28_000
 
 _LINE_HEADERS = frozenset(header for header in HEADERS if HEADERS[header].sender != "server")
 _BARE_HEADERS = _LINE_HEADERS - {MORE}
-_HEADER = operator.itemgetter(slice(5))
+_HEADER = operator.itemgetter(slice(4))
+_BEGINNING = operator.itemgetter(slice(5))
 _TEXT = operator.itemgetter(slice(5, None))
 _TEXT_HEADERS = frozenset((b"MESG ", b"MORE "))
 
@@ -155,7 +156,7 @@ class LineFraming:
         for part, unsafe in _parted(lines, unsafe_lines(lines)):
             if not unsafe:
                 self._safe(part, begin)
-            elif not (self._idle and self._block(escape(part), begin)):
+            elif not (self._idle and (self._block(escape(part), begin) or self._unknown(part))):
                 self._each(BytesIO(part), begin)
 
     @property
@@ -183,9 +184,18 @@ class LineFraming:
             return
         for part, other in _parted(lines, _other_lines(lines)):
             if other or self._held is not None:
-                self._each(BytesIO(part), begin)
+                if not (self._idle and self._unknown(part)):
+                    self._each(BytesIO(part), begin)
             elif not (self._idle and self._block(part, begin)):
                 self._messages(BytesIO(part).readlines(), begin)
+
+    def _unknown(self, lines: bytes) -> bool:
+        """Refuse the lines as one block, if none of them begins as a request does."""
+        headers = [*map(_HEADER, BytesIO(lines))]
+        if not _LINE_HEADERS.isdisjoint(headers):
+            return False
+        self._events.append(Answer(_UNKNOWN_REPLY * len(headers)))
+        return True
 
     def _messages(self, lines: list[bytes], begin: bytes) -> None:
         """MORE and MESG lines that need no escape.
@@ -193,7 +203,7 @@ class LineFraming:
         What lies between the end of a message that is under way and the last end is one block
         of whole messages; no Python code runs once a line of it.
         """
-        headers = [*map(_HEADER, lines)]
+        headers = [*map(_BEGINNING, lines)]
         last = len(lines) - headers[::-1].index(b"MESG ") if b"MESG " in headers else 0
         first = headers.index(b"MESG ") + 1 if last and self._message is not None else 0
         self._each(lines[:first], begin)
@@ -294,6 +304,9 @@ def reply(header: bytes, text: str, ending: bytes) -> Answer:
     return Answer(header + (b" " + text.encode() if text else b"") + ending)
 
 
+_UNKNOWN_REPLY = reply(FAIL, UNKNOWN, b"\n").data
+
+
 def _record(text: bytes, begin: bytes) -> bytes:
     """A record; each further line of it begins with a TAB, so that none passes for a record."""
     return begin + text.replace(b"\n", b"\n\t") + b"\n"
@@ -329,5 +342,5 @@ def _parted(lines: bytes, odd: Iterable[int]) -> Iterator[tuple[bytes, bool]]:
 def _other_lines(lines: bytes) -> Iterator[int]:
     """Where those lines begin that are neither MESG nor MORE."""
     split = BytesIO(lines).readlines()
-    other = map(operator.not_, map(_TEXT_HEADERS.__contains__, map(_HEADER, split)))
+    other = map(operator.not_, map(_TEXT_HEADERS.__contains__, map(_BEGINNING, split)))
     return compress(accumulate(map(len, split), initial=0), other)

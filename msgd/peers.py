@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from selectors import BaseSelector
 from typing import TYPE_CHECKING
 
-from msgd.connection import Connection
+from msgd.connection import BITE_FIRST, BITE_MOST, Connection
 from msgd.headers import BUSY, FAIL
 from msgd.listeners import endpoint
 from msgd.protocol import Event
@@ -23,6 +23,9 @@ log = logging.getLogger("msgd")
 
 CLOSE_SECONDS = 5.0  # for a client to take what it is owed when the server wants to close
 LINGER_SECONDS = 0.02  # between two looks whether it has
+# Output that waits in memory, of all clients together. With more than this everybody is read from
+# in small bites: what is read may be answered with twenty times as much.
+HELD_BYTES = 64 << 20
 _TURNED_AWAY = 64  # clients over the limit that are told so at the same time
 
 
@@ -35,6 +38,7 @@ class Peers:
         self._turned_away: set[Connection] = set()
         self._active: dict[Connection, None] = {}  # to be settled in this turn
         self._lingering: set[Connection] = set()  # shut, but not all of it acknowledged
+        self._held = 0  # bytes of output that no client has taken yet
         self.handshake: Timeouts[Connection] = Timeouts(0, alarm)
         self.idle: Timeouts[Connection] = Timeouts(0, alarm)
         self.quiet: Timeouts[Connection] = Timeouts(0, alarm)
@@ -93,9 +97,11 @@ class Peers:
         peer.broken = len(self._turned_away) >= _TURNED_AWAY
         self._turned_away.add(peer)
 
-    def receive(self, peer: Connection, size: int, stamp: bytes, now: float) -> list[Event]:
+    def receive(self, peer: Connection, stamp: bytes, now: float) -> list[Event]:
         """Read once from a client; what came of it."""
-        events = peer.receive(size, stamp)
+        most = BITE_MOST if self._held < HELD_BYTES else BITE_FIRST
+        events = peer.receive(most, stamp)
+        peer.read_at = now
         if peer in self.handshake and peer.protocol.greeted:
             self.handshake.stop(peer)
         if peer.protocol.unfinished:
@@ -147,12 +153,19 @@ class Peers:
         for peer in (*active, *self._lingering):
             if peer.pending and not peer.broken:
                 peer.send()
+            if peer.pending != peer.held:
+                self._hold(peer, peer.pending)
             if (peer.closing or peer.remaining is not None) and peer.is_done():
                 self._finish(peer)
             elif peer.broken:
                 self._close(peer)
             elif (wanted := peer.wanted()) != peer.interest:
                 self._watch(peer, wanted)
+
+    def _hold(self, peer: Connection, size: int) -> None:
+        """Account for the output that a client leaves in memory."""
+        self._held += size - peer.held
+        peer.held = size
 
     def _finish(self, peer: Connection) -> None:
         if not (peer.ended or peer.shut or peer.broken):
@@ -185,6 +198,7 @@ class Peers:
         if peer.interest:
             self._selector.unregister(peer.socket)
         peer.interest = 0
+        self._hold(peer, 0)
         peer.socket.close()
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ def test_full_disk_refuses_what_does_not_fit_and_goes_on_by_itself(
     for sender in senders:
         sender.start()
     wait_for(lambda: all(len(sender.refused) > 200 for sender in senders), "the disk is full")
-    mounts.resize(msgd.log_directory, "64m")
+    mounts.resize(msgd.log_directory, "512m")
     enough = [sender.echoed - len(sender.refused) + 200 for sender in senders]
     wait_for(
         lambda: all(

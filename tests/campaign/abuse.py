@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from msgd.connection import OUTPUT_BYTES
-from msgd.server import READ_BYTES_LEAST, READ_BYTES_SYNCED
+from msgd.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES
+from msgd.peers import HELD_BYTES
+from msgd.server import COMMIT_BYTES_SYNCED
 
 SILENT, DEAF, ENDLESS, GUESSERS, FLOODERS = 100, 20, 20, 100, 5
 CLIENTS = 2 * (SILENT + DEAF + ENDLESS + GUESSERS + FLOODERS)  # some leave late
@@ -31,9 +32,9 @@ def most_memory(clients: int, message_bytes: int) -> int:
     empty ones again), and output up to where it is not read from any more. For all together: what
     one turn of the loop reads, and its answers.
     """
-    each = max(message_bytes, 1024) + 2 * message_bytes + OUTPUT_BYTES
-    turn = max(READ_BYTES_SYNCED, clients * READ_BYTES_LEAST)
-    return BASE_BYTES + clients * each + turn * (1 + GROWTH + OBJECT_BYTES)
+    each = max(message_bytes, 1024) + 2 * message_bytes + OUTPUT_BYTES + GROWTH * BITE_FIRST
+    turn = COMMIT_BYTES_SYNCED + BITE_MOST
+    return BASE_BYTES + HELD_BYTES + clients * each + turn * (1 + GROWTH + OBJECT_BYTES)
 
 
 def peak_bytes(pid: int) -> int:
