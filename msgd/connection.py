@@ -89,6 +89,7 @@ class Connection:
         size = min(self.appetite, most)
         if self.remaining is not None:
             size = min(size, self.remaining)
+        self.bite = 0
         try:
             data = self.socket.recv(size)
         except (BlockingIOError, InterruptedError):

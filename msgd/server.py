@@ -13,11 +13,12 @@ import resource
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 from operator import attrgetter
 from selectors import EVENT_READ, SelectorKey
 from signal import SIGHUP, SIGINT, SIGTERM
+from typing import NamedTuple
 
 from msgd import systemd
 from msgd.archive import Archive
@@ -37,12 +38,19 @@ from msgd.timeouts import Alarm
 
 log = logging.getLogger("msgd")
 
-# What is committed together. With fdatasync, enough that it costs each message little; without,
-# what is written and echoed while it is in the cache: one bite of a client that pushes.
-COMMIT_BYTES_SYNCED, COMMIT_BYTES = 1 << 20, 256 << 10
-# How long a turn serves the clients that push, and more for each that is ready: so that finding out
-# who is ready stays a small part of a turn, however many push.
-TURN_SECONDS, READY_SECONDS = 0.0003, 20e-6
+
+class Pace(NamedTuple):
+    """How much is committed together, and how long a turn serves clients that push."""
+
+    commit_bytes: int
+    turn_seconds: float
+
+
+# With fdatasync, enough that it costs each message little; without, what is written and echoed
+# while it is in the cache: one bite of a client that pushes.
+SYNCED, UNSYNCED = Pace(1 << 20, 0.0007), Pace(256 << 10, 0.0001)
+# And so much longer for each client that is ready: finding out who is stays a small part of a turn.
+READY_SECONDS = 20e-6
 # A process that sleeps takes up to 30 us to wake. In a conversation, where one message follows the
 # other within this time, not sleeping makes the wait for an echo half as long.
 AWAKE_SECONDS = 100e-6
@@ -117,9 +125,11 @@ class Server:
         ready = self._wait()
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
         light, heavy = self._part(ready)
-        self._serve(light, inf)
+        pace = SYNCED if self._archive.sync == "always" else UNSYNCED
+        self._serve(light, pace.commit_bytes, inf)
         if heavy:
-            self._serve(heavy, self._now + TURN_SECONDS + READY_SECONDS * len(ready))
+            until = self._now + pace.turn_seconds + READY_SECONDS * len(ready)
+            self._serve(_rounds(heavy), pace.commit_bytes, until)
         if self._now >= self._alarm.due:
             self._expire()
             self._commit()
@@ -157,15 +167,14 @@ class Server:
         heavy.sort(key=_last_read)
         return light, heavy
 
-    def _serve(self, peers: Iterable[Connection], until: float) -> None:
+    def _serve(self, peers: Iterable[Connection], commit_bytes: int, until: float) -> None:
         """Read once from each client, as long as there is time; commit in groups."""
-        most = COMMIT_BYTES_SYNCED if self._archive.sync == "always" else COMMIT_BYTES
         size = 0
         for peer in peers:
             self._take(peer, self._peers.receive(peer, self._stamp, self._now))
             size += peer.bite
             late = time.monotonic() >= until
-            if late or size >= most:
+            if late or size >= commit_bytes:
                 self._commit()
                 size = 0
             if late:
@@ -313,6 +322,13 @@ class Server:
         _raise_descriptor_limit(config.limits.clients)
         self._housekeeper.wish(self._day)
         log.info("configuration read again")
+
+
+def _rounds(peers: list[Connection]) -> Iterator[Connection]:
+    """These clients, and then again those that have sent more meanwhile."""
+    while peers:
+        yield from peers
+        peers = [peer for peer in peers if peer.bite and peer.wants_read()]
 
 
 def _raise_descriptor_limit(clients: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgd.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES
 from msgd.peers import HELD_BYTES
-from msgd.server import COMMIT_BYTES_SYNCED
+from msgd.server import SYNCED
 
 SILENT, DEAF, ENDLESS, GUESSERS, FLOODERS = 100, 20, 20, 100, 5
 CLIENTS = 2 * (SILENT + DEAF + ENDLESS + GUESSERS + FLOODERS)  # some leave late
@@ -33,7 +33,7 @@ def most_memory(clients: int, message_bytes: int) -> int:
     one turn of the loop reads, and its answers.
     """
     each = max(message_bytes, 1024) + 2 * message_bytes + OUTPUT_BYTES + GROWTH * BITE_FIRST
-    turn = COMMIT_BYTES_SYNCED + BITE_MOST
+    turn = SYNCED.commit_bytes + BITE_MOST
     return BASE_BYTES + HELD_BYTES + clients * each + turn * (1 + GROWTH + OBJECT_BYTES)
 
 
