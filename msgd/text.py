@@ -18,13 +18,13 @@ _BEYOND_ASCII = "\u0080-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"([{re.escape(_CONTROLS.decode())}{_BEYOND_ASCII}])")
 # escape() makes these visible; the rest of this file only finds quickly where they are.
 
-# The same beyond ASCII, as UTF-8. Each pattern opens with one literal byte, which re looks for by
-# memchr: 0.3 ns a byte of Cyrillic text, where one character class over the text takes 2.4.
-_UNSAFE_UTF8 = (
-    re.compile(rb"\xc2[\x80-\x9f]"),
-    re.compile(rb"\xd8(?=\x9c)"),
-    re.compile(rb"\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"),
-)
+# The same beyond ASCII, as UTF-8, by the byte that each begins with. Most text has none of these
+# bytes, which takes 0.01 ns a byte to see; a pattern takes 0.3.
+_UNSAFE_UTF8 = {
+    b"\xc2": re.compile(rb"\xc2[\x80-\x9f]"),
+    b"\xd8": re.compile(rb"\xd8(?=\x9c)"),
+    b"\xe2": re.compile(rb"\xe2(?:\x80[\x8e\x8f\xa8-\xae]|\x81[\xa6-\xa9])"),
+}
 
 
 def is_plain(data: bytes) -> bool:
@@ -44,7 +44,9 @@ def _has_controls(data: bytes) -> bool:
 
 
 def _is_plain_utf8(data: bytes) -> bool:
-    return _is_utf8(data) and not any(pattern.search(data) for pattern in _UNSAFE_UTF8)
+    if not _is_utf8(data):
+        return False
+    return not any(head in data and unsafe.search(data) for head, unsafe in _UNSAFE_UTF8.items())
 
 
 def escape(text: bytes) -> bytes:
@@ -79,7 +81,7 @@ def _unsafe_offsets(lines: bytes) -> Iterator[int]:
     if not lines.isascii():
         if not _is_utf8(lines):
             yield from _bad_utf8(lines)
-        for pattern in _UNSAFE_UTF8:
+        for pattern in _UNSAFE_UTF8.values():
             for found in pattern.finditer(lines):
                 yield found.start()
 
