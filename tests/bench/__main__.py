@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import generator, machine, report, special
 from .cases import Case, all_cases
-from .peers import PEERS, Tools
+from .peers import PEERS, Tools, python
 from .process import BenchError
 from .results import Results
 from .runner import run_case
@@ -29,7 +29,7 @@ def main() -> int:
         generator.build(place)
         tools = Tools(place, options.peers)
         versions = {name: peer.describe_version(tools) for name, peer in PEERS.items()}
-        results = Results(machine.describe(place), versions)
+        results = Results(machine.describe(place, python()), versions)
         Benchmark(tools, place, options.scale, results).run(options.rounds, options.only)
     report.write(results, options.results)
     print((options.results / "results.md").read_text())

@@ -56,9 +56,9 @@ def _many_connections() -> list[Case]:
     cases = []
     for count in CONNECTIONS:
         for peer in ("C limit", "msgd"):
-            messages = 1_000_000 if count >= 1024 else 3_000_000
+            messages = 1_000_000 if count >= 1024 else 9_000_000 if peer == "C limit" else 3_000_000
             cases.append(Case(f"connections/{peer}/{count}", peer, Work(messages, count)))
-            synced = Work(messages // 2, count)
+            synced = Work(min(messages // 2, 1_500_000), count)
             cases.append(Case(f"connections sync/{peer}/{count}", peer, synced, True))
     return cases
 
@@ -84,15 +84,17 @@ def _kinds() -> list[Case]:
 def _waits() -> list[Case]:
     """One client that waits for each echo; then the same beside fifteen that push all they can."""
     alone, crowd = Work(20_000, window=1), Work(1 << 40, 16, waiters=1, waiter_messages=1000)
-    cases = []
-    for peer in ("C limit", "msgd"):
-        cases += [
-            Case(f"wait/{peer}", peer, alone),
-            Case(f"wait sync/{peer}", peer, Work(5_000, window=1), True),
-            Case(f"fair/{peer}", peer, crowd),
-            Case(f"fair sync/{peer}", peer, crowd, True),
-        ]
-    return cases
+    works = {
+        "wait": (alone, False),
+        "wait sync": (Work(5_000, window=1), True),
+        "fair": (crowd, False),
+        "fair sync": (crowd, True),
+    }
+    return [
+        Case(f"{kind}/{peer}", peer, work, synced)
+        for kind, (work, synced) in works.items()
+        for peer in ("C limit", "msgd")
+    ]
 
 
 def all_cases() -> list[Case]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import generator
 from .generator import Work, push
-from .peers import configure, msgd_command
+from .peers import configure, msgd_command, python
 from .process import BenchError, read_announced_port, running
 from .runner import fresh_directory
 
@@ -91,7 +91,7 @@ def _message(directory: Path, work: Work) -> float:
 def _daemon(directory: Path, work: Work, messages: int) -> int:
     with fresh_directory(directory) as place:
         configuration = configure("msgd.yaml", place, 0, "never")
-        command = [sys.executable, *msgd_command(), "--config", str(configuration)]
+        command = [*msgd_command(), "--config", str(configuration)]
         command += ["--log-directory", str(place / "archive")]
         with running(_counted(place, command), stderr=subprocess.PIPE) as process:
             assert process.stderr is not None
@@ -103,7 +103,7 @@ def _daemon(directory: Path, work: Work, messages: int) -> int:
 
 def _yardstick(directory: Path, rounds: int) -> int:
     with fresh_directory(directory) as place:
-        command = [sys.executable, "-c", YARDSTICK, str(rounds)]
+        command = [python(), "-c", YARDSTICK, str(rounds)]
         subprocess.run(_counted(place, command), check=True, timeout=300)
         return _instructions(place)
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 
-def describe(directory: Path) -> dict[str, str]:
+def describe(directory: Path, python: str) -> dict[str, str]:
     """Date, processor, cores, memory, kernel, Python, and the file system of `directory`."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -19,7 +19,7 @@ def describe(directory: Path) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "memory": _field("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python of msgd": f"{python}, {first_line([python, '--version'])}",
         "file system": first_line(["stat", "--file-system", "--format=%T", str(directory)]),
     }
 

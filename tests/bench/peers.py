@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .machine import first_line
@@ -137,9 +138,24 @@ def _serve_msgd(tools: Tools, directory: Path, sync: str) -> Iterator[Served]:
         yield Served(port, process.pid, lambda: count_records(archive))
 
 
-def msgd_command() -> list[str]:
-    """The daemon of this very environment."""
-    return [str(Path(sys.executable).with_name("msgd"))]
+@cache
+def python() -> str:
+    """The interpreter that runs msgd: the distribution's, as its package has it.
+
+    The peers are the distribution's builds too. Where it lacks what msgd imports, this one.
+    """
+    own = "/usr/bin/python3"
+    command = [own, "-c", "import click, daemon, yaml"]
+    try:
+        done = subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
+    except OSError:
+        return sys.executable
+    return own if done.returncode == 0 else sys.executable
+
+
+def msgd_command(module: str = "msgd.daemon") -> list[str]:
+    """The daemon (or msgctl, as ``msgd.ctl``) of this folder."""
+    return [python(), "-m", module]
 
 
 @contextmanager

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
 from .generator import Run
+
+Figure = Callable[[Run], float]
+
+
+def rate_of(run: Run) -> float:
+    """Messages a second."""
+    return run.messages / run.seconds
+
+
+def divide(value: float | None, by: float | None) -> float | None:
+    return value / by if value is not None and by else None
 
 
 @dataclass(slots=True)
@@ -20,7 +32,7 @@ class Results:
 
     def rate(self, key: str) -> float | None:
         """Messages a second; None where the case gave no run."""
-        return self._median([run.messages / run.seconds for run in self.runs.get(key, ())])
+        return self._median([rate_of(run) for run in self.runs.get(key, ())])
 
     def p50(self, key: str) -> float | None:
         """Microseconds."""
@@ -33,9 +45,11 @@ class Results:
     def value(self, key: str) -> float | None:
         return self._median(self.values.get(key, []))
 
-    def ratio(self, key: str, to: str) -> float | None:
-        """The rate of one case in terms of another's."""
-        return divide(self.rate(key), self.rate(to))
+    def ratio(self, key: str, to: str, figure: Figure = rate_of) -> float | None:
+        """The figure of one case in terms of another's, measured beside it in the same round."""
+        pairs = zip(self.runs.get(key, ()), self.runs.get(to, ()), strict=False)
+        ratios = [divide(figure(run), figure(other)) for run, other in pairs]
+        return self._median([ratio for ratio in ratios if ratio is not None])
 
     def disturbance(self) -> str:
         """What others took of the processor while it was measured, in words."""
@@ -57,7 +71,3 @@ class Results:
     @staticmethod
     def _median(values: list[float]) -> float | None:
         return median(values) if values else None
-
-
-def divide(value: float | None, by: float | None) -> float | None:
-    return value / by if value is not None and by else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .generator import Run, Work, make_lines, push
-from .peers import PEERS, Served, Tools, count_records, msgd_command
+from .peers import PEERS, Served, Tools, count_records, msgd_command, python
 from .process import (
     LOAD_CORE,
     SERVER_CORE,
@@ -89,7 +88,7 @@ def _start(tools: Tools, parent: Path, scale: float) -> dict[str, float]:
             ready = time.monotonic() - begin
             resident = resident_bytes(process.pid)
     begin = time.monotonic()
-    imports = [sys.executable, "-c", "import yaml, click"]
+    imports = [python(), "-c", "import yaml, click"]
     subprocess.run(pinned(SERVER_CORE, imports), check=True)
     return {
         "seconds": ready,
@@ -123,8 +122,8 @@ def _msgctl(tools: Tools, parent: Path, scale: float) -> dict[str, float]:
 
 def _send_file(port: int, path: Path) -> tuple[float, int]:
     """Seconds and the peak of resident memory in bytes (ru_maxrss of wait4(2))."""
-    msgctl = str(Path(sys.executable).with_name("msgctl"))
-    command = pinned(LOAD_CORE, [msgctl, "send", "-p", str(port), "-q", "--file", str(path)])
+    msgctl = [*msgd_command("msgd.ctl"), "send", "-p", str(port), "-q", "--file", str(path)]
+    command = pinned(LOAD_CORE, msgctl)
     begin = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     _, status, usage = os.wait4(process.pid, 0)

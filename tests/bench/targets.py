@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .results import Results, divide
+from .results import Figure, Results, divide
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +45,23 @@ def _kinds(results: Results) -> Iterator[Target]:
     yield Target("non-ASCII text, of ASCII", results.ratio("kinds/utf8", base), 0.6, True)
     value = results.ratio("kinds/escape", base)
     yield Target("an escape in a hundred lines, of none", value, 0.5, True)
-    lines = results.rate("kinds/more")
-    value = divide(lines * 10 if lines else None, results.rate(base))
+    value = results.ratio("kinds/more", base)
+    value = value * 10 if value else None
     yield Target("messages of ten lines, of single lines, in lines", value, 0.25, True)
+
+
+_PERCENTILES: dict[str, Figure] = {"p50": lambda run: run.p50_us, "p99": lambda run: run.p99_us}
 
 
 def _waits(results: Results) -> Iterator[Target]:
     for kind, words, bound in (("wait", "not synced", 1.3), ("wait sync", "synced", 1.2)):
-        for name, figure in (("p50", results.p50), ("p99", results.p99)):
-            value = divide(figure(f"{kind}/msgd"), figure(f"{kind}/C limit"))
+        for name, figure in _PERCENTILES.items():
+            value = results.ratio(f"{kind}/msgd", f"{kind}/C limit", figure)
             yield Target(
                 f"{name} of one waiting client, of the C limit's, {words}", value, bound, False
             )
     for kind, words in (("", "not synced"), (" sync", "synced")):
-        value = divide(results.p99(f"fair{kind}/msgd"), results.p99(f"wait{kind}/msgd"))
+        value = results.ratio(f"fair{kind}/msgd", f"wait{kind}/msgd", _PERCENTILES["p99"])
         yield Target(f"p99 beside 15 that push, of an idle server's, {words}", value, 20, False)
 
 
