@@ -7,6 +7,7 @@ the archive with the echo that they are owed, answers, and wishes.
 from __future__ import annotations
 
 import operator
+from collections import deque
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import accumulate, chain, compress, repeat
@@ -90,7 +91,7 @@ class LineFraming:
         self._message: bytearray | None = None  # the lines of MORE, until their MESG comes
         self._size = 0  # the bytes of text in it
         self._lost = False  # it is too long and answered: its other lines are not kept
-        self._held: list[bytes] | None = None  # what waits behind a Terminate
+        self._held: deque[bytes] | None = None  # what waits behind a Terminate
         self._events: list[Event] = []
 
     def receive(self, data: bytes, begin: bytes) -> list[Event]:
@@ -110,9 +111,11 @@ class LineFraming:
         return self._taken()
 
     def resume(self, begin: bytes) -> list[Event]:
+        """One line after the other: there may be thousands of Terminates among them."""
         held, self._held = self._held, None
-        lines = b"".join(held or ())
-        self._lines(lines, 0, len(lines), begin)
+        while held and self._held is None:
+            self._line(held.popleft(), begin)
+        self._held = held if self._held is not None else None
         return self._taken()
 
     def end(self, begin: bytes) -> list[Event]:
@@ -222,13 +225,13 @@ class LineFraming:
     def _line(self, line: bytes, begin: bytes) -> None:
         """Any line, with its line feed."""
         if self._held is not None:
-            self._held.append(line[:-1] + b"\r\n")  # a line end is taken off it once more later
+            self._held.append(line)
         elif line[:5] in (b"MESG ", b"MORE "):
             self._text(line, begin)
         else:
             event = self._other(line[:-1])
             self._events.append(event)
-            self._held = [] if isinstance(event, Terminate) else None
+            self._held = deque() if isinstance(event, Terminate) else None
 
     def _text(self, line: bytes, begin: bytes) -> None:
         """A line of MORE or MESG: the latter ends the message."""

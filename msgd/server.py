@@ -190,7 +190,7 @@ class Server:
             elif isinstance(event, Answer):
                 self._owed.append((peer, event))
             elif isinstance(event, Terminate):
-                self._ask(peer, event.password)
+                events += self._ask(peer, event.password)  # this loop goes on with them
             elif isinstance(event, Dropped):
                 self._dropped(peer.name, event.size)
             else:
@@ -251,12 +251,14 @@ class Server:
     def _admit(self, sock: socket.socket, host: str, port: int) -> None:
         self._peers.admit(sock, host, port, self._now)
 
-    def _ask(self, peer: Connection, password: bytes) -> None:
-        peer.waiting = True
-        if self._stopping:
-            self._answer_password(peer, FAIL)
-        else:
+    def _ask(self, peer: Connection, password: bytes) -> list[Event]:
+        """Have it verified; or say at once that it is not, and go on with what came behind it."""
+        if not self._stopping:
+            peer.waiting = True
             self._guard.ask(peer.address, peer, password, self._now)
+            return []
+        answer = peer.protocol.reply(FAIL, STOPPING)
+        return [answer, *peer.protocol.resume(self._stamp + peer.origin)]
 
     def _step_guard(self) -> None:
         for peer, header in self._guard.step(self._now):
