@@ -124,8 +124,8 @@ class Connection:
 
     def is_done(self) -> bool:
         """Whether nothing more is to come from this client, nor to go to it."""
-        stopped = self.remaining == 0 and not (self.waiting or self.protocol.unfinished)
-        return not self.pending and (self.closing or stopped)
+        stopped = self.remaining == 0 and not self.protocol.unfinished
+        return not (self.pending or self.waiting) and (self.closing or stopped)
 
     def queue(self, data: bytes) -> None:
         """Add to the output. What is queued here is already true: echoes only after a commit."""

@@ -134,6 +134,9 @@ class Peers:
     def expire(self, now: float) -> Iterator[Connection]:
         """Close those whose time is up; returns those whose bare message is complete."""
         for peer in [*self.handshake.expired(now), *self.idle.expired(now)]:
+            if peer.waiting:  # it is not the client that lets the other wait
+                self.idle.start(peer, now)
+                continue
             log.debug("%s: closed after a time-out", peer.name)
             self.dismiss(peer, now)
         for peer in self.closing.expired(now):

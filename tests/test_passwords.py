@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import signal
 
-from tests.conftest import Daemon
+import pytest
+
+from tests.conftest import PASSWORD, PASSWORD_HASH, Daemon, Start
 
 STOPPING = b"FAIL server is stopping\n"
 NOT_NOW = b"FAIL password cannot be verified now\n"
+
+
+@pytest.mark.parametrize("password", [b"wrong", PASSWORD.encode()])
+def test_a_bare_client_that_closes_its_side_behind_a_password(
+    msgd: Daemon, password: bytes
+) -> None:
+    with msgd.bare_client() as client:
+        client.send(b"TERM " + password)
+        assert client.finish() == (b"PWNO" if password == b"wrong" else b"PWOK")
+
+
+def test_who_waits_for_a_verdict_is_not_idle(start: Start) -> None:
+    msgd = start(f"password_hash: {PASSWORD_HASH}\nlimits: {{idle_seconds: 0.3}}\n")
+    with msgd.line_client() as client:
+        assert client.ask(b"TERM wrong\n") == b"PWNO\n"
+        assert client.rest() == b""
 
 
 def test_a_stop_answers_thousands_of_passwords(msgd: Daemon) -> None:
