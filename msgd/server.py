@@ -25,7 +25,7 @@ from msgd.archive import Archive
 from msgd.clock import DAY_BYTES, Clock
 from msgd.config import Config, ConfigError
 from msgd.connection import Connection
-from msgd.headers import NOT_VERIFIED, NOT_WRITTEN, STOPPING
+from msgd.headers import NOT_VERIFIED, NOT_WRITTEN, PWNO, STOPPING
 from msgd.housekeeper import Housekeeper
 from msgd.listeners import Listeners, bind, endpoint
 from msgd.password import Guard
@@ -79,7 +79,11 @@ class Server:
         self._housekeeper = Housekeeper()
         self._status = Status(self._alarm)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
-        self._asked = Seldom(logging.INFO, "%s: asked to stop: %s")
+        # One of each: those that are not verified for lack of time must not hide a wrong password.
+        self._asked = {
+            header: Seldom(logging.INFO, f"%s: asked to stop: {header.decode()}")
+            for header in (PWOK, PWNO, FAIL)
+        }
         self._owed: list[tuple[Connection, Records | Answer]] = []
         self._now, self._stamp, self._day = 0.0, b"", ""
         self._awake = 0.0  # seconds
@@ -268,7 +272,7 @@ class Server:
         """Answer a TERM, and go on with what came behind it."""
         reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
         self._owed.append((peer, peer.protocol.reply(header, reason)))
-        self._asked(peer.name, header.decode())
+        self._asked[header](peer.name)
         peer.waiting = False
         if header == PWOK:
             self._stop(f"password accepted from {peer.name}")

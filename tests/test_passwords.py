@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 
 import pytest
 
-from tests.conftest import PASSWORD, PASSWORD_HASH, Daemon, Start
+from msgd.password import Guard
+from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start
 
 STOPPING = b"FAIL server is stopping\n"
 NOT_NOW = b"FAIL password cannot be verified now\n"
+
+
+def guess(msgd: Daemon, number: int, then: bytes = b"") -> Client:
+    """A client that waits for the verdict on a password that nobody else tries."""
+    client = msgd.line_client()
+    client.send(b"TERM guess %d\n" % number + then)
+    return client
 
 
 @pytest.mark.parametrize("password", [b"wrong", PASSWORD.encode()])
@@ -36,3 +45,12 @@ def test_a_stop_answers_thousands_of_passwords(msgd: Daemon) -> None:
         assert client.rest() == (STOPPING + b"MESG b\n") * 1000
     assert msgd.wait() == 0
     assert msgd.texts() == ["b"] * 1000
+
+
+def test_refusals_do_not_hide_a_wrong_password_in_the_log(msgd: Daemon) -> None:
+    with ExitStack() as stack:
+        for number in range(Guard.WAITING + 20):
+            stack.enter_context(guess(msgd, number))
+        msgd.wait_log("asked to stop: FAIL")
+        msgd.wait_log("asked to stop: PWNO")
+    assert msgd.log.count("asked to stop") <= 20
