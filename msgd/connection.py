@@ -31,6 +31,7 @@ class Connection:
         "broken",
         "closing",
         "ended",
+        "given_up",
         "held",
         "interest",
         "name",
@@ -62,6 +63,7 @@ class Connection:
         self.interest = 0  # what the selector watches
         self.remaining: int | None = None  # bytes to read yet, once the server is stopping
         self.waiting = False  # for the verdict on a password
+        self.given_up = False  # no password of this client is verified any more
         self.ended = False  # the client has closed its side
         self.closing = False  # to be closed when its output is sent
         self.shut = False  # its output is sent, and our side closed

@@ -214,6 +214,25 @@ class Guard(Generic[Client]):
         queued = self._queues and self._running is None
         return min(self._late.next(), now + 0.05 if queued else inf)
 
+    def leave(self, address: str, client: Client) -> bool:
+        """Give up the attempt of a client that is gone; whether it had one that was to wait.
+
+        One that is being verified counts: who guesses must not have it undone by leaving.
+        """
+        address = _neighbourhood(address)
+        queue = self._queues.get(address, [])
+        running = self._attempt[1] if self._is_verifying(address) else None
+        rest = [a for a in queue if a.client != client or a.password == running]
+        if len(rest) == len(queue):
+            return False
+        self._queues[address] = rest
+        if not rest:
+            del self._queues[address]
+        return True
+
+    def _is_verifying(self, address: str) -> bool:
+        return self._running is not None and self._attempt[0] == address
+
     def stop(self) -> list[Client]:
         """End all attempts; the clients that wait without an answer."""
         if self._running is not None:

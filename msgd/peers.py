@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from selectors import BaseSelector
 from typing import TYPE_CHECKING
 
 from msgd.connection import BITE_FIRST, BITE_MOST, Connection
+from msgd.hangups import HangUps
 from msgd.headers import BUSY, FAIL
 from msgd.listeners import endpoint
 from msgd.protocol import Event
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("msgd")
 
 CLOSE_SECONDS = 5.0  # for a client to take what it is owed when the server wants to close
+# For the verdict on the password of a client that has closed its side. It may be there still, and
+# is answered then; or it is gone, which cannot be told apart, and must not keep its place for long.
+HALF_CLOSED_SECONDS = 5.0
 LINGER_SECONDS = 0.02  # between two looks whether it has
 # Output that waits in memory, of all clients together. With more than this everybody is read from
 # in small bites: what is read may be answered with twenty times as much.
@@ -32,8 +36,17 @@ _TURNED_AWAY = 64  # clients over the limit that are told so at the same time
 class Peers:
     """The connections, and what each turn of the loop does to them."""
 
-    def __init__(self, selector: BaseSelector, alarm: Alarm, config: Config) -> None:
+    def __init__(
+        self,
+        selector: BaseSelector,
+        alarm: Alarm,
+        config: Config,
+        give_up: Callable[[Connection], None],
+    ) -> None:
+        """``give_up`` is told of clients for whom no password need be verified any more."""
         self._selector = selector
+        self._hang_ups = HangUps(selector, self._hung_up)
+        self._give_up = give_up
         self._all: set[Connection] = set()
         self._turned_away: set[Connection] = set()
         self._active: dict[Connection, None] = {}  # to be settled in this turn
@@ -43,7 +56,8 @@ class Peers:
         self.idle: Timeouts[Connection] = Timeouts(0, alarm)
         self.quiet: Timeouts[Connection] = Timeouts(0, alarm)
         self.closing: Timeouts[Connection] = Timeouts(CLOSE_SECONDS, alarm)
-        self._timeouts = (self.handshake, self.idle, self.quiet, self.closing)
+        self.half_closed: Timeouts[Connection] = Timeouts(HALF_CLOSED_SECONDS, alarm)
+        self._timeouts = (self.handshake, self.idle, self.quiet, self.closing, self.half_closed)
         self._alarm = alarm
         self.configure(config)
         self._refused = Seldom(logging.WARNING, "%s may not connect (allow)")
@@ -139,6 +153,8 @@ class Peers:
                 continue
             log.debug("%s: closed after a time-out", peer.name)
             self.dismiss(peer, now)
+        for peer in self.half_closed.expired(now):
+            self._give_up(peer)
         for peer in self.closing.expired(now):
             peer.broken = True
             self._active[peer] = None
@@ -180,13 +196,22 @@ class Peers:
             self._alarm.at(time.monotonic() + LINGER_SECONDS)
 
     def _watch(self, peer: Connection, wanted: int) -> None:
-        if not wanted:  # not even for a hang-up, which epoll would report over and over
+        if not wanted:
             self._selector.unregister(peer.socket)
+            self._hang_ups.watch(peer)
         elif peer.interest:
             self._selector.modify(peer.socket, wanted, peer)
         else:
+            self._hang_ups.forget(peer)
             self._selector.register(peer.socket, wanted, peer)
         peer.interest = wanted
+
+    def _hung_up(self, peer: Connection, gone: bool) -> None:
+        if gone:
+            peer.broken = True
+            self._active[peer] = None
+        else:
+            self.half_closed.start(peer, time.monotonic())
 
     def _close(self, peer: Connection) -> None:
         """The only place where a client's descriptor is closed, once, at the end of a turn."""
@@ -198,13 +223,18 @@ class Peers:
         self._lingering.discard(peer)
         for timeouts in self._timeouts:
             timeouts.stop(peer)
+        self._hang_ups.forget(peer)
         if peer.interest:
             self._selector.unregister(peer.socket)
         peer.interest = 0
         self._hold(peer, 0)
         peer.socket.close()
+        if peer.waiting:
+            self._give_up(peer)
+            self._alarm.at(0)  # what it has sent behind its password is committed in the next turn
 
     def close(self) -> None:
         """Close all of them now."""
         for peer in self:
             self._close(peer)
+        self._hang_ups.close()

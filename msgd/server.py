@@ -99,14 +99,14 @@ class Server:
         self._load = reload
         self._signals = Signals()
         self._selector = selectors.DefaultSelector()
-        self._peers = Peers(self._selector, self._alarm, self._config)
+        self._peers = Peers(self._selector, self._alarm, self._config, self._give_up)
         self._start()
         try:
             while self._now < self._stop_at and (self._peers or not self._stopping):
                 self._turn()
         finally:
-            self._peers.close()
             self._guard.stop()
+            self._peers.close()
             self._housekeeper.stop()
             self._signals.close()
             self._selector.close()
@@ -257,12 +257,18 @@ class Server:
 
     def _ask(self, peer: Connection, password: bytes) -> list[Event]:
         """Have it verified; or say at once that it is not, and go on with what came behind it."""
-        if not self._stopping:
+        if not (self._stopping or peer.given_up):
             peer.waiting = True
             self._guard.ask(peer.address, peer, password, self._now)
             return []
-        answer = peer.protocol.reply(FAIL, STOPPING)
+        answer = peer.protocol.reply(FAIL, STOPPING if self._stopping else NOT_VERIFIED)
         return [answer, *peer.protocol.resume(self._stamp + peer.origin)]
+
+    def _give_up(self, peer: Connection) -> None:
+        """It is gone, or may be: no password of its takes the place of another's any more."""
+        peer.given_up = True
+        if self._guard.leave(peer.address, peer):
+            self._answer_password(peer, FAIL)
 
     def _step_guard(self) -> None:
         for peer, header in self._guard.step(self._now):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import socket
+import struct
 from contextlib import ExitStack
 
 import pytest
 
 from msgd.password import Guard
-from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start
+from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start, wait_for
+from tests.test_server import cpu_ticks, descriptors
 
 STOPPING = b"FAIL server is stopping\n"
 NOT_NOW = b"FAIL password cannot be verified now\n"
@@ -19,6 +22,39 @@ def guess(msgd: Daemon, number: int, then: bytes = b"") -> Client:
     client = msgd.line_client()
     client.send(b"TERM guess %d\n" % number + then)
     return client
+
+
+def reset(client: Client) -> None:
+    linger = struct.pack("ii", 1, 0)  # close by a reset: socket(7), SO_LINGER
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    client.close()
+
+
+def test_who_resets_while_it_waits_leaves_its_descriptor_and_its_place(msgd: Daemon) -> None:
+    """The queue of its address is full of those who are gone: the next one is verified."""
+    with msgd.line_client() as last:
+        before = descriptors(msgd)
+        guessers = [guess(msgd, number, b"MESG behind it\n") for number in range(Guard.WAITING)]
+        wait_for(lambda: descriptors(msgd) >= before + len(guessers))
+        for guesser in guessers:
+            reset(guesser)
+        wait_for(lambda: descriptors(msgd) <= before + 1)  # 1: the pipe of a verification
+        assert last.ask(b"TERM one more\n") == b"PWNO\n"
+        # What came whole before the reset is kept, as it is from any client.
+        wait_for(lambda: len(msgd.texts()) == len(guessers))
+
+
+def test_who_closes_its_side_while_it_waits_is_answered_and_nothing_spins(msgd: Daemon) -> None:
+    with ExitStack() as stack:
+        first = [stack.enter_context(guess(msgd, number)) for number in range(30)]
+        half_closed = guess(msgd, 100, b"TERM again\nMESG behind it\n")
+        half_closed.socket.shutdown(socket.SHUT_WR)
+        ticks = cpu_ticks(msgd)
+        # 30 are before it, and their turns come every half second: it is given up before.
+        assert half_closed.rest() == NOT_NOW + NOT_NOW + b"MESG behind it\n"
+        assert cpu_ticks(msgd) - ticks < 150  # of the 500 that it waited; passwords cost some
+        half_closed.close()
+        assert {client.line() for client in first[:3]} == {b"PWNO\n"}
 
 
 @pytest.mark.parametrize("password", [b"wrong", PASSWORD.encode()])
