@@ -25,7 +25,7 @@ log = logging.getLogger("msgd")
 CLOSE_SECONDS = 5.0  # for a client to take what it is owed when the server wants to close
 # For the verdict on the password of a client that has closed its side. It may be there still, and
 # is answered then; or it is gone, which cannot be told apart, and must not keep its place for long.
-HALF_CLOSED_SECONDS = 5.0
+HALF_CLOSED_SECONDS = 3.0
 LINGER_SECONDS = 0.02  # between two looks whether it has
 # Output that waits in memory, of all clients together. With more than this everybody is read from
 # in small bites: what is read may be answered with twenty times as much.

@@ -36,6 +36,12 @@ def wait_for(condition: Callable[[], object], what: str = "the condition") -> No
         time.sleep(0.005)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Record(NamedTuple):
     """One record of the archive."""
 

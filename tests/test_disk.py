@@ -17,7 +17,7 @@ from tests.campaign import mounts, tracing
 from tests.campaign.check import verify
 from tests.campaign.load import Sender
 from tests.campaign.manager import Manager
-from tests.conftest import Client, Start, wait_for
+from tests.conftest import Client, Start, cpu_seconds, wait_for
 
 CONFIG = "listen: 127.0.0.1\n"
 FAIL = b"FAIL archive cannot be written\n"
@@ -174,11 +174,6 @@ def test_a_machine_without_descriptors(start: Start, tmp_path: Path) -> None:
     with msgd.line_client() as first, msgd.line_client() as second:  # the second waits a while
         assert first.ask(b"MESG a\n") + second.ask(b"MESG b\n") == b"MESG a\nMESG b\n"
     assert len(re.findall("Too many open files in system; new clients wait", msgd.log)) == 1
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_log_directory_that_is_removed_and_comes_back(start: Start) -> None:

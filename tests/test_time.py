@@ -11,7 +11,7 @@ from tests.campaign import fake
 from tests.campaign.check import verify
 from tests.campaign.load import Sender
 from tests.campaign.manager import Manager
-from tests.conftest import Daemon, Start, parse, wait_for
+from tests.conftest import Daemon, Start, cpu_seconds, parse, wait_for
 
 CONFIG = "listen: 127.0.0.1\n"
 
@@ -103,11 +103,6 @@ def test_timers_do_not_follow_the_wall_clock(start: Start, tmp_path: Path) -> No
         silent.expect(b"PONG\n")
         assert idle.ask(b"MESG a\n") == b"MESG a\n"
     manager.close()
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 # Berlin goes from 02:00 to 03:00 on 2026-03-29, and from 03:00 back to 02:00 on 2026-10-25; both at

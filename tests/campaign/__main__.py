@@ -12,10 +12,11 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 
-from tests.campaign import crash, loop, mounts, packing, power, siege, soak
+from tests.campaign import abuse, crash, loop, mounts, packing, power, siege, soak
 from tests.campaign.starting import Starter
 
 Part = Callable[[Starter, Path, float, int], object]
@@ -56,9 +57,32 @@ def _packing(start: Starter, folder: Path, seconds: float, seed: int) -> object:
 
 
 def _siege(start: Starter, folder: Path, seconds: float, seed: int) -> object:
-    end = time.monotonic() + seconds
-    result = siege.lay(start, lambda _: time.monotonic() < end)
+    return _lay_siege(start, folder, seconds, abuse.ABUSE)
+
+
+def _kinds(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    """What each kind of abuse costs by itself."""
+    for number, kind in enumerate(abuse.ABUSE):
+        each = folder / str(number)
+        said = _lay_siege(start, each, seconds / len(abuse.ABUSE), [kind])
+        print(f"  {kind} ({abuse.KINDS[kind].clients}): {said}", flush=True)
+    return "see above"
+
+
+def _lay_siege(start: Starter, folder: Path, seconds: float, kinds: Sequence[str]) -> siege.Siege:
+    folder.mkdir(parents=True)
+    end = inf
+
+    def again(sent: int) -> bool:
+        nonlocal end
+        end = time.monotonic() + seconds if not sent else end
+        return time.monotonic() < end
+
+    result = siege.lay(start, folder, again, kinds)
     assert result.peak < result.bound, str(result)
+    assert result.busy_after < 0.05, str(result)
+    assert result.busy_stuck < 0.05, str(result)
+    assert result.accepted_after < 2, str(result)
     return result
 
 
@@ -66,6 +90,7 @@ def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return soak.soak(start, folder, seconds, lambda line: print(f"  {line}", flush=True))
 
 
+# By default all but the last ones, which have something special to tell.
 PARTS: dict[str, Part] = {
     "crash": _crash,
     "power": _power,
@@ -73,7 +98,9 @@ PARTS: dict[str, Part] = {
     "packing": _packing,
     "siege": _siege,
     "soak": _soak,
+    "kinds": _kinds,
 }
+_SPECIAL = {"kinds"}
 
 
 def main() -> None:
@@ -82,7 +109,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     given = parser.parse_args()
-    parts = given.parts or list(PARTS)
+    parts = given.parts or [name for name in PARTS if name not in _SPECIAL]
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(unknown)}")
     print(f"seed {given.seed}", flush=True)

@@ -1,115 +1,198 @@
-"""Clients that misbehave in every way at once; a program of its own: ``… abuse PORT SECONDS``."""
+"""Clients that misbehave, a program of its own: ``python -m tests.campaign.abuse PORT KIND``.
+
+It ends when its standard input does. One thread, so that hundreds of clients cost what they do
+and not what Python's threads cost; and nothing of msgd's, so that it starts fast. It writes a line
+when its clients have come to what makes their kind.
+"""
 
 from __future__ import annotations
 
 import random
-import re
+import resource
+import selectors
 import socket
 import struct
 import sys
-import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import NamedTuple
 
-from msgd.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES
-from msgd.peers import HELD_BYTES
-from msgd.server import SYNCED
-
-SILENT, DEAF, ENDLESS, GUESSERS, FLOODERS = 100, 20, 20, 100, 5
-CLIENTS = 2 * (SILENT + DEAF + ENDLESS + GUESSERS + FLOODERS)  # some leave late
-
-# One byte in, so many out, for the shortest line that is answered: "\n", "FAIL unknown header\n".
-GROWTH = len(b"FAIL unknown header\n")
-OBJECT_BYTES = 240  # of Python's own for one such answer, until the turn of the loop has ended
-BASE_BYTES = 40 << 20  # the daemon itself, and what malloc keeps
+GREETING = b"PING\n"
+STUCK_SECONDS = 1.0  # when nothing is taken for so long, a client is stuck
+RETURN_SECONDS = 5.0  # a stuck client goes, and comes again
 
 
-def most_memory(clients: int, message_bytes: int) -> int:
-    """Bytes of memory that so many clients can make the daemon take, whatever they send.
+class Plan(NamedTuple):
+    """How a kind of client behaves."""
 
-    For each: an unfinished line, the MORE lines of an unfinished message (which may be as many
-    empty ones again), and output up to where it is not read from any more. For all together: what
-    one turn of the loop reads, and its answers.
-    """
-    each = max(message_bytes, 1024) + 2 * message_bytes + OUTPUT_BYTES + GROWTH * BITE_FIRST
-    turn = SYNCED.commit_bytes + BITE_MOST
-    return BASE_BYTES + HELD_BYTES + clients * each + turn * (1 + GROWTH + OBJECT_BYTES)
-
-
-def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had so far."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) * 1024
+    clients: int
+    opening: tuple[bytes, ...] = (GREETING,)  # one of them, drawn by lot
+    block: bytes = b""  # what it sends over and over
+    every: float | None = None  # seconds between two blocks; None: as fast as they are taken
+    reads: bool = True
+    guesses: bool = False  # sends a password, waits for the answer, sends the next
+    resets: bool = False  # at once, and comes again
+    returns: bool = True  # when it is stuck
 
 
-def _deaf(sock: socket.socket, ended: threading.Event) -> None:
-    """Sends as long as anything is taken, and never reads."""
-    sock.sendall(b"PING\n")
-    while not ended.is_set():
-        sock.sendall(b"MESG \x1b\x1b\x1b\x1b\n\n\n\n" * 1000)
+_REFUSED = b"MESG \x1b\x1b\x1b\x1b\n\n\n\n"  # an escape, and three lines that are refused
+_TRUSTED = (b"MESG " + b"x" * 1994 + b"\n") * 512
+_STATES = (b"", b"P", b"PING", GREETING, b"PING\nMESG a\nMESG", b"PINGMESG a", b"PING\nTERM a\n")
+_LINES = (b"\n", b"MESG\n", b"NOPE \xff\n", b"PING x\n", b"MORE a\nPING\n", b"MESG \x9b\xc2\n")
 
-
-def _endless(sock: socket.socket, ended: threading.Event) -> None:
-    """Never finishes a line."""
-    sock.sendall(b"PING\nMESG ")
-    while not ended.is_set():
-        sock.sendall(b"x" * 500)
-        ended.wait(0.05)
-
-
-def _silent(sock: socket.socket, ended: threading.Event) -> None:
-    """Never shakes hands; comes again when it is shown the door."""
-    sock.settimeout(60)
-    sock.recv(1)
-
-
-def _guesser(sock: socket.socket, ended: threading.Event) -> None:
-    stream = sock.makefile("rb")
-    sock.sendall(b"PING\n")
-    stream.readline()
-    while not ended.is_set():
-        sock.sendall(b"TERM guess %d\n" % random.randrange(10**9))
-        if not stream.readline():
-            return
-
-
-def _flooder(sock: socket.socket, ended: threading.Event) -> None:
-    """Connects and resets, in whatever state."""
-    first = random.choice([b"", b"P", b"PING", b"PING\n", b"PING\nMESG a\nMESG", b"PINGMESG a"])
-    sock.sendall(random.choice([first, random.randbytes(1000)]))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    ended.wait(0.002)
-
-
-Kind = Callable[[socket.socket, threading.Event], None]
-KINDS: dict[Kind, int] = {
-    _deaf: DEAF,
-    _endless: ENDLESS,
-    _silent: SILENT,
-    _guesser: GUESSERS,
-    _flooder: FLOODERS,
+KINDS = {
+    "silent": Plan(100, (b"",)),  # never shakes hands; comes again when it is shown the door
+    "crowd": Plan(1000),  # shakes hands, and that is all
+    "deaf": Plan(20, block=_REFUSED * 1000, reads=False),  # sends, and never reads
+    "endless": Plan(20, (b"PING\nMESG ",), b"x" * 500, 0.05),  # never finishes a line
+    "garbage": Plan(10, block=b"".join(_LINES) * 300),  # as fast as it can, and reads
+    # Earns the daemon's trust with messages that are cheap, and then sends what is not.
+    "turncoats": Plan(2, block=_TRUSTED + b"\n" * (256 << 10)),
+    "guessers": Plan(100, guesses=True),
+    "flood": Plan(5, (*_STATES, random.randbytes(1000)), every=0.002, resets=True),
+    # Those that are stuck: they are there, and nobody sends.
+    "stuck-deaf": Plan(10, block=b"MESG " + b"x" * 2000 + b"\n", reads=False, returns=False),
+    "stuck-endless": Plan(20, (b"PING\nMESG " + b"x" * 3000,)),
+    "stuck-silent": Plan(100, (b"",)),
 }
+ABUSE = ("silent", "crowd", "deaf", "endless", "garbage", "turncoats", "guessers", "flood")
+STUCK = ("stuck-deaf", "stuck-endless", "stuck-silent")
 
 
-def attack(port: int, seconds: float) -> None:
-    """All of them at once, for so long."""
-    ended = threading.Event()
-    for kind, count in KINDS.items():
-        for _ in range(count):
-            threading.Thread(target=_again, args=(kind, port, ended), daemon=True).start()
-    time.sleep(seconds)
+class Client:
+    """One client; when it is shown the door, or has had enough, it comes again."""
 
+    def __init__(self, plan: Plan, port: int, selector: selectors.BaseSelector) -> None:
+        self._plan, self._port, self._selector = plan, port, selector
+        self.sock: socket.socket | None = None
+        self.answers = 0
+        self.rest = memoryview(b"")  # of the block that it is sending
+        self.due = 0.0
+        self.took = time.monotonic()  # when the daemon took something last
 
-def _again(kind: Kind, port: int, ended: threading.Event) -> None:
-    while not ended.is_set():
+    def connect(self, now: float) -> bool:
+        """Come, and say the first words; False where the daemon would not have it."""
         try:
-            with socket.create_connection(("127.0.0.1", port), 60) as sock:
-                kind(sock, ended)
+            self.sock = self._open()
+            self.sock.send(random.choice(self._plan.opening))
         except OSError:
-            ended.wait(0.01)
+            return False
+        self.sock.setblocking(False)
+        self.due, self.took, self.answers = now + (self._plan.every or 0), now, 0
+        self.rest = memoryview(self._plan.block)
+        if not self._plan.resets:
+            pushes = bool(self._plan.block) and self._plan.every is None
+            events = selectors.EVENT_READ * self._plan.reads | selectors.EVENT_WRITE * pushes
+            self._selector.register(self.sock, events, self)
+        return True
+
+    def _open(self) -> socket.socket:
+        sock = socket.socket()
+        sock.settimeout(10)
+        if not self._plan.returns:  # it is stuck sooner when the kernel keeps little for it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", self._port))
+        return sock
+
+    def leave(self, now: float) -> None:
+        """Break the connection; it comes again soon."""
+        if self.sock is not None:
+            if not self._plan.resets:
+                self._selector.unregister(self.sock)
+            linger = struct.pack("ii", 1, 0)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.sock.close()
+        self.sock, self.due = None, now + 0.01
+
+    def act(self, events: int, now: float) -> None:
+        """The selector says that it can read or write, or, with 0, that it is due."""
+        assert self.sock is not None
+        if events & selectors.EVENT_READ:
+            data = self.sock.recv(1 << 16)
+            if not data:
+                raise ConnectionError
+            self._hear(data)
+        if self._plan.block and (events & selectors.EVENT_WRITE or not events):
+            self.rest = self.rest[self.sock.send(self.rest) :] or memoryview(self._plan.block)
+            self.took = now
+        self.due = now + (self._plan.every or 0)
+
+    def _hear(self, data: bytes) -> None:
+        self.answers += data.startswith(b"PWNO")
+        if self._plan.guesses and self.sock is not None:
+            self.sock.send(b"TERM guess %d\n" % random.randrange(10**9))
+
+    def is_stuck(self, now: float, seconds: float) -> bool:
+        return self.sock is not None and now - self.took > seconds
+
+
+class Crowd:
+    """All clients of one kind."""
+
+    def __init__(self, plan: Plan, port: int) -> None:
+        self._plan = plan
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(sys.stdin, selectors.EVENT_READ)
+        self._clients = [Client(plan, port, self._selector) for _ in range(plan.clients)]
+        self._away = list(self._clients)
+        self._told = False
+
+    def run(self) -> None:
+        while self._turn(time.monotonic()):
+            if not self._told and self._is_in_place(time.monotonic()):
+                self._told = True
+                print("in place", flush=True)
+
+    def _is_in_place(self, now: float) -> bool:
+        if self._away:
+            return self._plan.resets
+        if self._plan.guesses:
+            return any(client.answers for client in self._clients)
+        if not self._plan.reads:
+            seconds = 0 if self._plan.returns else STUCK_SECONDS
+            return all(client.is_stuck(now, seconds) for client in self._clients)
+        return True
+
+    def _turn(self, now: float) -> bool:
+        for key, events in self._selector.select(0.005):
+            if key.data is None:
+                return False
+            self._try(key.data, events, now)
+        self._come_again(now)
+        if self._plan.every or not self._plan.reads:
+            for client in self._clients:
+                self._nudge(client, now)
+        return True
+
+    def _nudge(self, client: Client, now: float) -> None:
+        if client.sock is None:
+            return
+        if self._plan.resets or (
+            self._plan.returns and not self._plan.reads and client.is_stuck(now, RETURN_SECONDS)
+        ):
+            self._leave(client, now)
+        elif self._plan.every and now >= client.due:
+            self._try(client, 0, now)
+
+    def _come_again(self, now: float) -> None:
+        away, self._away = self._away, []
+        for client in away:
+            if now < client.due or not client.connect(now):
+                self._away.append(client)
+
+    def _try(self, client: Client, events: int, now: float) -> None:
+        try:
+            client.act(events, now)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._leave(client, now)
+
+    def _leave(self, client: Client, now: float) -> None:
+        client.leave(now)
+        self._away.append(client)
 
 
 if __name__ == "__main__":
-    attack(int(sys.argv[1]), float(sys.argv[2]))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    Crowd(KINDS[sys.argv[2]], int(sys.argv[1])).run()

@@ -1,81 +1,157 @@
-"""A daemon under abuse, and what a well-behaved client has of it meanwhile."""
+"""A daemon under abuse, and what a well-behaved client has of it meanwhile.
+
+The figures are to be the daemon's: it has a processor to itself where the machine has two, and the
+attackers share the other with the well-behaved client, which goes first there.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from msgd.password import Guard
-from tests.campaign import abuse
+from tests.campaign import abuse, turns
+from tests.campaign.bound import most_memory, peak_bytes
 from tests.campaign.soak import descriptors
-from tests.conftest import PASSWORD, PASSWORD_HASH, Daemon, wait_for
+from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, cpu_seconds, wait_for
 
 MESSAGE_BYTES = 4096
+CLIENTS = 2 * sum(abuse.KINDS[kind].clients for kind in abuse.ABUSE)  # some leave late
 CONFIG = (
     f"listen: 127.0.0.1\npassword_hash: {PASSWORD_HASH}\nlimits: {{message_bytes: {MESSAGE_BYTES}, "
-    f"clients: {abuse.CLIENTS}, handshake_seconds: 2}}\n"
+    f"clients: {CLIENTS}, handshake_seconds: %d}}\n"
 )
+WINDOW = 1.0  # seconds over which processor time is measured
 
 
 class Siege(NamedTuple):
-    """What was measured: waits in seconds, memory in bytes."""
+    """What was measured: waits in seconds, memory in bytes, processor time in parts of one."""
 
     waits: list[float]
+    turns: turns.Turns
     peak: int
     bound: int
+    busy_after: float
+    busy_stuck: float
     accepted_after: float
 
     def __str__(self) -> str:
         waits = sorted(self.waits)
         return (
             f"{len(waits)} messages of a well-behaved client: p50 {waits[len(waits) // 2]:.4f} s, "
-            f"p99 {waits[len(waits) * 99 // 100]:.4f} s, worst {waits[-1]:.4f} s; "
+            f"p99 {waits[len(waits) * 99 // 100]:.4f} s, worst {waits[-1]:.4f} s; {self.turns}; "
             f"peak memory {self.peak >> 20} MiB (bound {self.bound >> 20} MiB); "
+            f"processor {self.busy_after:.1%} after it, {self.busy_stuck:.1%} with stuck clients; "
             f"password from another address accepted after {self.accepted_after:.2f} s"
         )
 
 
-def lay(begin: Callable[..., Daemon], again: Callable[[int], bool]) -> Siege:
+def lay(
+    begin: Callable[..., Daemon],
+    folder: Path,
+    again: Callable[[int], bool],
+    kinds: Sequence[str] = abuse.ABUSE,
+) -> Siege:
     """Attack as long as ``again`` says of the number of messages sent meanwhile."""
-    msgd = begin(CONFIG)
-    idle = descriptors(msgd.pid)
-    waits: list[float] = []
-    with msgd.line_client() as client, _attackers(msgd):
-        wait_for(lambda: descriptors(msgd.pid) > abuse.CLIENTS // 3, "the siege")
-        while again(len(waits)):
-            message = b"MESG well-behaved %d\n" % len(waits)
-            began = time.monotonic()
-            assert client.ask(message) == message
-            waits.append(time.monotonic() - began)
-            assert "Traceback" not in msgd.log
-    # Of the guessers who have left there are some whose password is still to be verified.
-    wait_for(lambda: descriptors(msgd.pid) <= idle + Guard.WAITING, "descriptors are closed")
-    assert sum(text.startswith("well-behaved") for text in msgd.texts()) == len(waits)
-    with _attackers(msgd):
-        wait_for(lambda: "asked to stop: PWNO" in msgd.log, "the guessers")
-        with msgd.connect(b"PING\n", source="127.0.0.2") as administrator:
-            began = time.monotonic()
-            assert administrator.ask(f"TERM {PASSWORD}\n".encode()) == b"PWOK\n"
-            accepted_after = time.monotonic() - began
-        peak = abuse.peak_bytes(msgd.pid)
+    counts = folder / "turns"
+    msgd = begin(CONFIG % 2, folder=folder, wrapper=turns.wrapper(counts))
+    with _apart(msgd), msgd.line_client() as client:
+        before, idle = turns.read(counts), descriptors(msgd.pid)
+        with _attackers(msgd, kinds):
+            waits = [*_talk(msgd, client, again)]
+            taken = turns.read(counts).since(before)
+        _wait_until_left(msgd, idle)
+        busy_after = _busy(msgd)
+        busy_stuck = _busy_with_stuck(msgd)
+        _wait_until_left(msgd, idle)
+        assert [text for text in msgd.texts() if text.startswith("well-behaved")] == [
+            f"well-behaved {number}" for number in range(len(waits))
+        ]
+        with _attackers(msgd, kinds):
+            peak, accepted_after = peak_bytes(msgd.pid), _stop(msgd)
         assert msgd.wait() == 0
-    return Siege(waits, peak, abuse.most_memory(abuse.CLIENTS, MESSAGE_BYTES), accepted_after)
+    bound = most_memory(CLIENTS, MESSAGE_BYTES)
+    return Siege(waits, taken, peak, bound, busy_after, busy_stuck, accepted_after)
+
+
+def _talk(msgd: Daemon, client: Client, again: Callable[[int], bool]) -> Iterator[float]:
+    """What a well-behaved client does; how long it waits for each echo."""
+    number = 0
+    while again(number):
+        message = b"MESG well-behaved %d\n" % number
+        began = time.monotonic()
+        assert client.ask(message) == message
+        yield time.monotonic() - began
+        assert "Traceback" not in msgd.log
+        number += 1
+
+
+def _wait_until_left(msgd: Daemon, idle: int) -> None:
+    """All who attacked are gone; of each the daemon must have let go."""
+    wait_for(lambda: descriptors(msgd.pid) == idle, "descriptors are as before")
+
+
+def _busy_with_stuck(msgd: Daemon) -> float:
+    """Clients that do not read, finish or shake hands are there, and nobody sends."""
+    msgd.config.write_text(CONFIG % 600)
+    msgd.signal(signal.SIGHUP)
+    msgd.wait_log("configuration read again")
+    with _attackers(msgd, abuse.STUCK):
+        return _busy(msgd)
+
+
+def _busy(msgd: Daemon) -> float:
+    """Which part of a processor the daemon takes, over a while."""
+    used, began = cpu_seconds(msgd.pid), time.monotonic()
+    time.sleep(WINDOW)  # the window in which its processor time is measured
+    return (cpu_seconds(msgd.pid) - used) / (time.monotonic() - began)
+
+
+def _stop(msgd: Daemon) -> float:
+    """With the right password, from another address; how long that took."""
+    with msgd.connect(b"PING\n", source="127.0.0.2") as administrator:
+        began = time.monotonic()
+        assert administrator.ask(f"TERM {PASSWORD}\n".encode()) == b"PWOK\n"
+        return time.monotonic() - began
 
 
 @contextmanager
-def _attackers(msgd: Daemon) -> Iterator[None]:
-    """Another process, so that this one's waits are not its own."""
-    command = [sys.executable, "-m", "tests.campaign.abuse", str(msgd.port), "600"]
-    folder = Path(__file__).parents[2]
-    quiet = {"stderr": subprocess.DEVNULL, "env": {**os.environ, "PYTHONPATH": str(folder)}}
-    with subprocess.Popen(command, cwd=folder, **quiet) as process:  # type: ignore[call-overload]
-        try:
-            yield
-        finally:
-            process.kill()
+def _apart(msgd: Daemon) -> Iterator[None]:
+    """The daemon on one processor, all others on the rest, as far as there are two."""
+    all_of_them = os.sched_getaffinity(0)
+    first, *rest = sorted(all_of_them)
+    if rest:
+        os.sched_setaffinity(msgd.pid, {first})
+        os.sched_setaffinity(0, rest)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
+@contextmanager
+def _attackers(msgd: Daemon, kinds: Sequence[str]) -> Iterator[None]:
+    """A process for each kind, which gives way to ours; from when all have come to their worst."""
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_attacker(msgd.port, kind)) for kind in kinds]
+        for kind, process in zip(kinds, processes, strict=True):
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"in place\n", kind
+        yield
+
+
+@contextmanager
+def _attacker(port: int, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = ["nice", sys.executable, "-m", "tests.campaign.abuse", str(port), kind]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        yield process
+        process.kill()
