@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 _DAY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.log(\.gz)?", re.ASCII)
 _CHUNK = 1 << 20
+_SYNC_BYTES = 4 << 20  # of what is read, so that never much is written at once: see _pack
 
 
 def main(directory: str, today: str, keep_days: int, compress: str) -> None:
@@ -77,7 +78,8 @@ def _pack(source: BinaryIO, packed: str, before: int) -> None:
     """Write the gzip beside its place, read it again, and only then move it there.
 
     What an earlier gzip of this day holds stays in front: several members one after the other
-    are one gzip file (RFC 1952, section 2.2).
+    are one gzip file (RFC 1952, section 2.2). It is synced piece by piece: the daemon's own syncs
+    wait behind a large one, as ext4 has one journal for both.
     """
     new, status = _new_name(packed), os.fstat(source.fileno())
     with open(new, "wb") as target:
@@ -87,7 +89,9 @@ def _pack(source: BinaryIO, packed: str, before: int) -> None:
                 shutil.copyfileobj(earlier, target, _CHUNK)
         source.seek(0)
         with gzip.GzipFile("", "wb", 6, target, status.st_mtime) as member:
-            shutil.copyfileobj(source, member, _CHUNK)
+            for _ in iter(lambda: _copy(source, member, _SYNC_BYTES), 0):
+                target.flush()
+                os.fdatasync(target.fileno())
         target.flush()
         os.utime(target.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(target.fileno())
@@ -95,6 +99,13 @@ def _pack(source: BinaryIO, packed: str, before: int) -> None:
         raise ValueError("its gzip does not unpack to the same bytes")
     os.rename(new, packed)
     _sync_directory(packed)
+
+
+def _copy(source: BinaryIO, target: BinaryIO | gzip.GzipFile, most: int) -> int:
+    """Copy so many bytes, or up to the end; how many there were."""
+    data = source.read(most)
+    target.write(data)
+    return len(data)
 
 
 def _holds(packed: str, skip: int, source: BinaryIO) -> bool:
