@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import fake, mounts
+from tests.campaign import fake, mounts, stall
 from tests.campaign.packing import PROGRAM, TODAY, kill_while_compressing
 from tests.conftest import Daemon, Start, wait_for
 
@@ -139,3 +139,8 @@ def test_a_compression_that_fails_is_reported_and_tried_again_the_next_day(
         daemon.wait_log("2026-03-01.log: compressed")
         assert gzip.decompress(day.with_suffix(".log.gz").read_bytes()) == data + b"\n"
         assert daemon.stop() == 0
+
+
+def test_messages_are_archived_while_a_day_is_compressed(start: Start, tmp_path: Path) -> None:
+    stalled = stall.measure(start, tmp_path / "stall", 8 << 20, seconds=0.1)
+    assert stalled.during.waits

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 
-from tests.campaign import abuse, crash, loop, mounts, packing, power, siege, soak
+from tests.campaign import abuse, crash, loop, mounts, packing, power, siege, soak, stall
 from tests.campaign.starting import Starter
 
 Part = Callable[[Starter, Path, float, int], object]
@@ -86,6 +86,11 @@ def _lay_siege(start: Starter, folder: Path, seconds: float, kinds: Sequence[str
     return result
 
 
+def _stall(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    """The minutes are for the daemon before; a day of 1 GiB is compressed behind them."""
+    return stall.measure(start, folder, 1 << 30, seconds)
+
+
 def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return soak.soak(start, folder, seconds, lambda line: print(f"  {line}", flush=True))
 
@@ -99,8 +104,9 @@ PARTS: dict[str, Part] = {
     "siege": _siege,
     "soak": _soak,
     "kinds": _kinds,
+    "stall": _stall,
 }
-_SPECIAL = {"kinds"}
+_SPECIAL = {"kinds", "stall"}
 
 
 def main() -> None:
