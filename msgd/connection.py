@@ -33,6 +33,7 @@ class Connection:
         "ended",
         "given_up",
         "held",
+        "holding",
         "interest",
         "name",
         "origin",
@@ -63,6 +64,7 @@ class Connection:
         self.interest = 0  # what the selector watches
         self.remaining: int | None = None  # bytes to read yet, once the server is stopping
         self.waiting = False  # for the verdict on a password
+        self.holding = False  # what came behind a password is not taken up yet
         self.given_up = False  # no password of this client is verified any more
         self.ended = False  # the client has closed its side
         self.closing = False  # to be closed when its output is sent
@@ -77,7 +79,7 @@ class Connection:
             return True
         return (
             not self.closing
-            and not self.waiting  # 1. what follows a TERM waits for its reply
+            and not self.holding  # 1. what follows a TERM waits for its reply
             and self.pending <= OUTPUT_BYTES  # 2. a client that does not read is not read from
             and self.remaining != 0  # 3. stopping: what came later is not ours
         )
@@ -127,7 +129,7 @@ class Connection:
     def is_done(self) -> bool:
         """Whether nothing more is to come from this client, nor to go to it."""
         stopped = self.remaining == 0 and not self.protocol.unfinished
-        return not (self.pending or self.waiting) and (self.closing or stopped)
+        return not (self.pending or self.holding) and (self.closing or stopped)
 
     def queue(self, data: bytes) -> None:
         """Add to the output. What is queued here is already true: echoes only after a commit."""
@@ -152,6 +154,10 @@ class Connection:
                 self._output = [memoryview(b"".join(self._output))[sent:]]
             else:
                 self._output = []
+
+    def discard(self) -> None:
+        """Forget the output: nobody is there to take it."""
+        self._output, self.pending = [], 0
 
     def limit_input(self) -> None:
         """Read only what has arrived by now: the server is stopping."""

@@ -7,9 +7,8 @@ the archive with the echo that they are owed, answers, and wishes.
 from __future__ import annotations
 
 import operator
-from collections import deque
 from collections.abc import Iterable, Iterator
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from itertools import accumulate, chain, compress, repeat
 from typing import NamedTuple
 
@@ -81,7 +80,17 @@ Event = Records | Answer | Terminate | Dropped | Close
 class LineFraming:
     """One message a line; MORE carries the lines of a message of several lines."""
 
-    __slots__ = ("_events", "_held", "_limit", "_lost", "_message", "_size", "_skip", "_tail")
+    __slots__ = (
+        "_events",
+        "_held",
+        "_limit",
+        "_lost",
+        "_message",
+        "_size",
+        "_skip",
+        "_tail",
+        "_taken_up",
+    )
     ending = b"\n"
 
     def __init__(self, message_bytes: int) -> None:
@@ -91,7 +100,8 @@ class LineFraming:
         self._message: bytearray | None = None  # the lines of MORE, until their MESG comes
         self._size = 0  # the bytes of text in it
         self._lost = False  # it is too long and answered: its other lines are not kept
-        self._held: deque[bytes] | None = None  # what waits behind a Terminate
+        self._held: BytesIO | None = None  # the lines that wait behind a Terminate
+        self._taken_up = 0  # bytes of them that wait no more
         self._events: list[Event] = []
 
     def receive(self, data: bytes, begin: bytes) -> list[Event]:
@@ -110,13 +120,27 @@ class LineFraming:
             self._keep(data[end:], begin)
         return self._taken()
 
-    def resume(self, begin: bytes) -> list[Event]:
-        """One line after the other: there may be thousands of Terminates among them."""
+    def resume(self, begin: bytes, most: int) -> list[Event]:
+        """Take up so many bytes of the lines that wait, or the next line; stop at a `Terminate`."""
         held, self._held = self._held, None
-        while held and self._held is None:
-            self._line(held.popleft(), begin)
-        self._held = held if self._held is not None else None
+        if held is not None:
+            held.seek(self._taken_up)
+            until = self._taken_up + most
+            while self._held is None and held.tell() < until and (line := held.readline()):
+                self._line(line, begin)
+            taken_up = held.tell()
+            if taken_up < held.seek(0, SEEK_END) or self._held is not None:
+                self._hold(held, taken_up)
         return self._taken()
+
+    @property
+    def holds(self) -> bool:
+        """Whether lines wait for `resume`, or for the verdict on a password."""
+        return self._held is not None
+
+    def _hold(self, lines: BytesIO, taken_up: int) -> None:
+        """Let these lines, and all that follow, wait for the verdict on a password."""
+        self._held, self._taken_up = lines, taken_up
 
     def end(self, begin: bytes) -> list[Event]:
         size = len(self._tail) + len(self._message or b"")
@@ -225,13 +249,14 @@ class LineFraming:
     def _line(self, line: bytes, begin: bytes) -> None:
         """Any line, with its line feed."""
         if self._held is not None:
-            self._held.append(line)
+            self._held.write(line)
         elif line[:5] in (b"MESG ", b"MORE "):
             self._text(line, begin)
         else:
             event = self._other(line[:-1])
             self._events.append(event)
-            self._held = deque() if isinstance(event, Terminate) else None
+            if isinstance(event, Terminate):
+                self._hold(BytesIO(), 0)
 
     def _text(self, line: bytes, begin: bytes) -> None:
         """A line of MORE or MESG: the latter ends the message."""

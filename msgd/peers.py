@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from selectors import BaseSelector
 from typing import TYPE_CHECKING
 
-from msgd.connection import BITE_FIRST, BITE_MOST, Connection
+from msgd.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES, Connection
 from msgd.hangups import HangUps
 from msgd.headers import BUSY, FAIL
 from msgd.listeners import endpoint
@@ -50,6 +50,7 @@ class Peers:
         self._all: set[Connection] = set()
         self._turned_away: set[Connection] = set()
         self._active: dict[Connection, None] = {}  # to be settled in this turn
+        self._resumable: dict[Connection, None] = {}  # to go on behind a password in the next turn
         self._lingering: set[Connection] = set()  # shut, but not all of it acknowledged
         self._held = 0  # bytes of output that no client has taken yet
         self.handshake: Timeouts[Connection] = Timeouts(0, alarm)
@@ -162,6 +163,11 @@ class Peers:
             self._active[peer] = None
             yield peer
 
+    def resumable(self) -> list[Connection]:
+        """Those whose password is answered, and who take what else they are owed."""
+        peers, self._resumable = self._resumable, {}
+        return [*peers]
+
     def next(self) -> float:
         """When `expire` is to be called."""
         return min(timeouts.next() for timeouts in self._timeouts)
@@ -172,12 +178,17 @@ class Peers:
         for peer in (*active, *self._lingering):
             if peer.pending and not peer.broken:
                 peer.send()
+            if peer.broken:
+                peer.discard()
             if peer.pending != peer.held:
                 self._hold(peer, peer.pending)
-            if (peer.closing or peer.remaining is not None) and peer.is_done():
-                self._finish(peer)
-            elif peer.broken:
+            if peer.holding and not peer.waiting and peer.pending <= OUTPUT_BYTES:
+                self._resumable[peer] = None
+                self._alarm.at(0)
+            if peer.broken:
                 self._close(peer)
+            elif (peer.closing or peer.remaining is not None) and peer.is_done():
+                self._finish(peer)
             elif (wanted := peer.wanted()) != peer.interest:
                 self._watch(peer, wanted)
 
@@ -231,7 +242,6 @@ class Peers:
         peer.socket.close()
         if peer.waiting:
             self._give_up(peer)
-            self._alarm.at(0)  # what it has sent behind its password is committed in the next turn
 
     def close(self) -> None:
         """Close all of them now."""

@@ -125,9 +125,14 @@ class ServerProtocol:
         last = self._framing.end(begin) if self._framing is not None else []
         return [*last, Close()]
 
-    def resume(self, begin: bytes) -> list[Event]:
-        """Go on behind a `Terminate`, once it has been answered."""
-        return self._framing.resume(begin) if isinstance(self._framing, LineFraming) else []
+    def resume(self, begin: bytes, most: int) -> list[Event]:
+        """Go on behind a `Terminate`, once it has been answered, with about so many bytes."""
+        return self._framing.resume(begin, most) if isinstance(self._framing, LineFraming) else []
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is more behind a `Terminate`; nothing may be received before that."""
+        return isinstance(self._framing, LineFraming) and self._framing.holds
 
     def reply(self, header: bytes, text: str = "") -> Answer:
         """A reply in the framing of this client; before there is one, a whole line."""

@@ -24,7 +24,7 @@ from msgd import systemd
 from msgd.archive import Archive
 from msgd.clock import DAY_BYTES, Clock
 from msgd.config import Config, ConfigError
-from msgd.connection import Connection
+from msgd.connection import BITE_LEAST, BITE_SECONDS, Connection
 from msgd.headers import NOT_VERIFIED, NOT_WRITTEN, PWNO, STOPPING
 from msgd.housekeeper import Housekeeper
 from msgd.listeners import Listeners, bind, endpoint
@@ -194,7 +194,7 @@ class Server:
             elif isinstance(event, Answer):
                 self._owed.append((peer, event))
             elif isinstance(event, Terminate):
-                events += self._ask(peer, event.password)  # this loop goes on with them
+                self._ask(peer, event.password)
             elif isinstance(event, Dropped):
                 self._dropped(peer.name, event.size)
             else:
@@ -207,6 +207,8 @@ class Server:
         """
         for peer in self._peers.expire(self._now):
             self._take(peer, peer.protocol.quiet(self._stamp + peer.origin))
+        for peer in self._peers.resumable():
+            self._resume(peer)
         self._step_guard()
         self._listeners.step(self._now)
         if self._now >= self._status.next():
@@ -255,14 +257,27 @@ class Server:
     def _admit(self, sock: socket.socket, host: str, port: int) -> None:
         self._peers.admit(sock, host, port, self._now)
 
-    def _ask(self, peer: Connection, password: bytes) -> list[Event]:
-        """Have it verified; or say at once that it is not, and go on with what came behind it."""
-        if not (self._stopping or peer.given_up):
+    def _ask(self, peer: Connection, password: bytes) -> None:
+        """Have it verified; or say at once that it is not."""
+        peer.holding = True
+        if self._stopping or peer.given_up:
+            reason = STOPPING if self._stopping else NOT_VERIFIED
+            self._owed.append((peer, peer.protocol.reply(FAIL, reason)))
+        else:
             peer.waiting = True
             self._guard.ask(peer.address, peer, password, self._now)
-            return []
-        answer = peer.protocol.reply(FAIL, STOPPING if self._stopping else NOT_VERIFIED)
-        return [answer, *peer.protocol.resume(self._stamp + peer.origin)]
+
+    def _resume(self, peer: Connection) -> None:
+        """Go on behind a password, for as long as a bite of any other client may take.
+
+        There may be thousands of lines, and of passwords that are not verified.
+        """
+        end = time.monotonic() + BITE_SECONDS
+        while peer.holding and not peer.waiting and time.monotonic() < end:
+            events = peer.protocol.resume(self._stamp + peer.origin, BITE_LEAST)
+            peer.holding = peer.protocol.holds
+            self._take(peer, events)
+        self._peers.activate(peer)
 
     def _give_up(self, peer: Connection) -> None:
         """It is gone, or may be: no password of its takes the place of another's any more."""
@@ -275,14 +290,14 @@ class Server:
             self._answer_password(peer, header)
 
     def _answer_password(self, peer: Connection, header: bytes) -> None:
-        """Answer a TERM, and go on with what came behind it."""
+        """Answer a TERM; what came behind it is taken up in the next turn."""
         reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
         self._owed.append((peer, peer.protocol.reply(header, reason)))
         self._asked[header](peer.name)
         peer.waiting = False
         if header == PWOK:
             self._stop(f"password accepted from {peer.name}")
-        self._take(peer, peer.protocol.resume(self._stamp + peer.origin))
+        self._alarm.at(self._now)
 
     def _take_signals(self) -> None:
         for number in self._signals.take():

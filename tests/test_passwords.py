@@ -11,7 +11,7 @@ import pytest
 
 from msgd.password import Guard
 from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start, wait_for
-from tests.test_server import cpu_ticks, descriptors
+from tests.test_server import cpu_ticks, descriptors, rss
 
 STOPPING = b"FAIL server is stopping\n"
 NOT_NOW = b"FAIL password cannot be verified now\n"
@@ -71,6 +71,26 @@ def test_who_waits_for_a_verdict_is_not_idle(start: Start) -> None:
     with msgd.line_client() as client:
         assert client.ask(b"TERM wrong\n") == b"PWNO\n"
         assert client.rest() == b""
+
+
+def test_what_waits_behind_a_password_costs_its_bytes_and_holds_up_nobody(start: Start) -> None:
+    """Those who have earned large bites, and then have much refused that they do not read."""
+    msgd = start("listen: 127.0.0.1\n")
+    trusted, behind = b"MESG " + b"x" * 1994 + b"\n", b"a\n" * (100 << 10)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(msgd.line_client()) for _ in range(8)]
+        for client in clients:
+            for _ in range(20):
+                client.send(trusted * 128)
+                client.expect(trusted * 128)
+        before = rss(msgd)
+        for number, client in enumerate(clients):
+            client.send(b"TERM %d\n" % number + behind)
+        assert {client.line() for client in clients} == {b"PWNO\n"}
+        with msgd.line_client() as other:
+            assert other.ask(b"MESG served\n") == b"MESG served\n"
+        assert rss(msgd) - before < 16 << 20
+        assert clients[0].read(1000) == b"FAIL unknown header\n" * 50
 
 
 def test_a_stop_answers_thousands_of_passwords(msgd: Daemon) -> None:

@@ -48,7 +48,8 @@ class Driver:
         while self.asked:
             self.asked -= 1
             self.replies += self.protocol.reply(b"PWNO").data
-            self.take(self.protocol.resume(BEGIN))
+            while self.protocol.holds and not self.asked:
+                self.take(self.protocol.resume(BEGIN, 10))
 
     def take(self, events: list[Event]) -> None:
         for event in events:
