@@ -27,8 +27,8 @@ CLOSE_SECONDS = 5.0  # for a client to take what it is owed when the server want
 # is answered then; or it is gone, which cannot be told apart, and must not keep its place for long.
 HALF_CLOSED_SECONDS = 3.0
 LINGER_SECONDS = 0.02  # between two looks whether it has
-# Output that waits in memory, of all clients together. With more than this everybody is read from
-# in small bites: what is read may be answered with twenty times as much.
+# Output, and lines behind passwords, of all clients together. With more than this everybody is read
+# from in small bites: what is read may be answered with twenty times as much.
 HELD_BYTES = 64 << 20
 _TURNED_AWAY = 64  # clients over the limit that are told so at the same time
 
@@ -180,11 +180,14 @@ class Peers:
                 peer.send()
             if peer.broken:
                 peer.discard()
-            if peer.pending != peer.held:
-                self._hold(peer, peer.pending)
-            if peer.holding and not peer.waiting and peer.pending <= OUTPUT_BYTES:
-                self._resumable[peer] = None
-                self._alarm.at(0)
+            held = peer.pending
+            if peer.holding:
+                held += peer.bite  # behind its password there may be almost all of it
+                if not peer.waiting and peer.pending <= OUTPUT_BYTES:
+                    self._resumable[peer] = None
+                    self._alarm.at(0)
+            if held != peer.held:
+                self._hold(peer, held)
             if peer.broken:
                 self._close(peer)
             elif (peer.closing or peer.remaining is not None) and peer.is_done():
@@ -193,7 +196,7 @@ class Peers:
                 self._watch(peer, wanted)
 
     def _hold(self, peer: Connection, size: int) -> None:
-        """Account for the output that a client leaves in memory."""
+        """Account for what a client leaves in memory."""
         self._held += size - peer.held
         peer.held = size
 

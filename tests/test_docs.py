@@ -22,6 +22,7 @@ from msgd.config import OPTIONS
 from msgd.ctl import manners, msgctl
 from msgd.password import hash_password
 from msgd.text import escape
+from tests.campaign.bound import most_memory
 from tests.conftest import SECONDS, Daemon, Start
 
 ROOT = Path(__file__).parent.parent
@@ -137,6 +138,20 @@ def test_every_key_with_its_default() -> None:
             assert re.search(r"^There is no (fixed )?default:", text, re.MULTILINE)
         else:
             assert f"The default is\n.Ql {kinds.show(option.default)} " in text, option.name
+
+
+def test_the_bound_on_memory() -> None:
+    """What the page tells holds for what the code's constants give, and is not far above it."""
+    memory = part(page("msgd.8"), ".Ss Memory")
+    found = re.search(r"(\d+) MiB \+ C . \((\d+) KiB \+ ([\d.]+) . M\)", memory)
+    assert found
+    base, each, factor = int(found[1]) << 20, int(found[2]) << 10, float(found[3])
+    for clients, message_bytes in ((1, 1024), (100, 4096), (4096, 65536), (4096, 1 << 20)):
+        told = base + clients * (each + factor * message_bytes)
+        assert 0.98 < most_memory(clients, message_bytes) / told < 1
+    defaults = {option.name: option.default for option in OPTIONS}
+    most = most_memory(defaults["limits.clients"], defaults["limits.message_bytes"])
+    assert f"with the defaults of both that is {most / (1 << 30):.1f} GiB" in memory
 
 
 def test_every_environment_variable() -> None:

@@ -22,7 +22,7 @@ from tests.campaign.soak import descriptors
 from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, cpu_seconds, wait_for
 
 MESSAGE_BYTES = 4096
-CLIENTS = 2 * sum(abuse.KINDS[kind].clients for kind in abuse.ABUSE)  # some leave late
+CLIENTS = sum(abuse.KINDS[kind].clients for kind in abuse.ABUSE) + 50  # some leave late
 CONFIG = (
     f"listen: 127.0.0.1\npassword_hash: {PASSWORD_HASH}\nlimits: {{message_bytes: {MESSAGE_BYTES}, "
     f"clients: {CLIENTS}, handshake_seconds: %d}}\n"
