@@ -54,13 +54,14 @@ class DayFile:
         self.path = path
         flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            self._fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE_MODE)
-            os.fchmod(self._fd, FILE_MODE)  # whatever the umask
+            self._fd, is_new = os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE_MODE), True
         except FileExistsError:
-            self._fd = os.open(path, flags)
-        status = os.fstat(self._fd)
-        self._identity = status.st_dev, status.st_ino
+            self._fd, is_new = os.open(path, flags), False
         try:
+            if is_new:
+                os.fchmod(self._fd, FILE_MODE)  # whatever the umask
+            status = os.fstat(self._fd)
+            self._identity = status.st_dev, status.st_ino
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.ENXIO, "not a regular file")
             self._mend(status.st_size)
