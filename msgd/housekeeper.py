@@ -49,18 +49,21 @@ class Housekeeper:
     def _start(self, config: Config) -> None:
         import subprocess  # not before it is needed: start-up
 
-        self._said = os.memfd_create("retention", os.MFD_CLOEXEC)
         arguments = [config.log_directory, self._due, str(config.keep_days), config.compress]
-        try:
+        said = -1
+        try:  # there may be no descriptor left, nor a process
+            said = os.memfd_create("retention", os.MFD_CLOEXEC)
             self._child = subprocess.Popen(
                 [sys.executable, "-I", _PROGRAM, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
+                stdout=said,
+                stderr=said,
             )
+            self._said = said
         except OSError as error:
             log.error("retention: cannot start: %s; tried again tomorrow", error.strerror)
-            os.close(self._said)
+            if said >= 0:
+                os.close(said)
 
     def _report(self) -> None:
         child, self._child = self._child, None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import fake, mounts, stall
+from tests.campaign import fake, mounts, stall, tracing
 from tests.campaign.packing import PROGRAM, TODAY, kill_while_compressing
 from tests.conftest import Daemon, Start, wait_for
 
@@ -144,3 +144,14 @@ def test_a_compression_that_fails_is_reported_and_tried_again_the_next_day(
 def test_messages_are_archived_while_a_day_is_compressed(start: Start, tmp_path: Path) -> None:
     stalled = stall.measure(start, tmp_path / "stall", 8 << 20, seconds=0.1)
     assert stalled.during.waits
+
+
+@pytest.mark.skipif(not tracing.is_installed(), reason="strace is not installed")
+def test_without_a_descriptor_for_retention_the_daemon_goes_on(
+    start: Start, tmp_path: Path
+) -> None:
+    inject = "--trace=memfd_create", "--inject=memfd_create:error=EMFILE"
+    trace = tracing.wrapper(tmp_path / "trace", *inject)
+    daemon = start(f"{CONFIG}compress: gzip\n", wrapper=trace)
+    daemon.wait_log("retention: cannot start: Too many open files; tried again tomorrow")
+    send(daemon, b"served")
