@@ -132,17 +132,21 @@ class Listeners:
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
+                self._all_are_in()
                 return
             except OSError as error:
                 if error.errno in _SHORT:
                     self._pause(error)
                     return
                 continue  # that one was gone again, or a firewall forbids it: accept(2)
-            if self._short_of:
-                log.warning("accepting connections again")
-                self._short_of = None
             sock.setblocking(False)
             self._admit(sock, unmapped(address[0]), address[1])
+
+    def _all_are_in(self) -> None:
+        """Nobody waits any more: that is the news, not that one of those who wait is let in."""
+        if self._short_of:
+            log.warning("accepting connections again")
+            self._short_of = None
 
     def _pause(self, error: OSError) -> None:
         """The connections wait in the backlog meanwhile, and those that are there go on."""
