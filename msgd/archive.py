@@ -157,6 +157,8 @@ class Archive:
         self._file: DayFile | None = None
         self._batch: list[bytes] = []
         self._unsynced = False
+        # Given up while a directory is synced: clients may have taken every other descriptor.
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _make_directory(directory)
             self.lock = Lock(directory)
@@ -184,7 +186,8 @@ class Archive:
 
     def filenos(self) -> list[int]:
         """The descriptors that it needs over a fork."""
-        return [self.lock.fd] + ([self._file.fileno()] if self._file is not None else [])
+        today = [self._file.fileno()] if self._file is not None else []
+        return [self.lock.fd, self._spare, *today]
 
     def append(self, records: bytes) -> None:
         """Add an entry, one record or several, to the batch."""
@@ -236,6 +239,7 @@ class Archive:
     def close(self) -> None:
         """Flush (unless ``sync: never``), close, and release the directory; raises `Fatal`."""
         self._close_file()
+        os.close(self._spare)
         self.lock.release()
 
     def _opened(self, day: str) -> DayFile:
@@ -286,6 +290,13 @@ class Archive:
         """A new file is kept only when its directory is (fsync(2))."""
         if self.sync == "never":
             return
+        os.close(self._spare)
+        try:
+            self._fsync_directory()
+        finally:
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _fsync_directory(self) -> None:
         directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)

@@ -179,6 +179,20 @@ def test_without_descriptors_it_serves_who_is_there_and_does_not_spin(start: Sta
     assert len(re.findall("accepting connections again", msgd.log)) == 1
 
 
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
+def test_without_descriptors_a_new_file_can_be_made(start: Start) -> None:
+    """As at midnight: the file takes the descriptor of the old one, its directory needs another."""
+    msgd = start(CONFIG, wrapper=("prlimit", "--nofile=40:40"))
+    with msgd.line_client() as client, ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(msgd.connect())
+        msgd.wait_log("cannot accept connections")
+        (path,) = msgd.files()
+        path.unlink()
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+    assert msgd.texts() == ["kept"]
+
+
 @with_strace
 def test_a_machine_without_descriptors(start: Start, tmp_path: Path) -> None:
     inject = "--trace=accept4", "--inject=accept4:error=ENFILE:when=2..3"
