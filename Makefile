@@ -30,7 +30,8 @@ bench: .venv/test
 bench-guard: .venv/test
 	PYTHONPATH=tests $(BIN)/python -m bench.guard $(BENCH)
 
-# Kills, power cuts, abuse, a soak, for five minutes; CAMPAIGN='soak --minutes 30' for one of them.
+# Kills, power cuts, abuse, a soak, for five minutes; CAMPAIGN="soak --minutes 30" for one of them,
+# CAMPAIGN=kinds for what each kind of abuse costs, CAMPAIGN=stall for a day of 1 GiB compressed.
 campaign: .venv/test
 	$(BIN)/python -m tests.campaign $(CAMPAIGN)
 

@@ -19,6 +19,7 @@ from msgd import daemon
 
 _STEPS, _BUCKETS = 16, 512  # so many buckets for twice the time: the error is 4.5 %, upwards
 _BYTES = 8
+_LOOK_SECONDS = 8e-6  # what takes no longer was a look without sleep that found nobody, no turn
 
 
 def _bucket(seconds: float) -> int:
@@ -81,7 +82,7 @@ def _watch(path: str) -> None:
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             wall, processor = self.began
-            if wall:
+            if time.monotonic() - wall > _LOOK_SECONDS and wall:
                 counts[_bucket(time.monotonic() - wall)] += 1
                 counts[_BUCKETS + _bucket(time.thread_time() - processor)] += 1
             try:
