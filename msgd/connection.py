@@ -43,6 +43,7 @@ class Connection:
         "read_at",
         "remaining",
         "shut",
+        "slow",
         "socket",
         "waiting",
     )
@@ -61,6 +62,7 @@ class Connection:
         self.bite = 0  # bytes of the last read
         self.read_at = 0.0  # when that was
         self.pushes = False  # whether it may wait for its turn to be read from
+        self.slow = False  # a bite of its has taken too long
         self.interest = 0  # what the selector watches
         self.remaining: int | None = None  # bytes to read yet, once the server is stopping
         self.waiting = False  # for the verdict on a password
@@ -113,7 +115,11 @@ class Connection:
         return self.protocol.end(stamp + self.origin)
 
     def _digest(self, data: bytes, size: int, begin: bytes) -> list[Event]:
-        """Take the bite apart, and settle by the time it took how large the next may be."""
+        """Take the bite apart, and settle by the time it took how large the next may be.
+
+        Its size doubles until one was too slow, and grows by addition from then on, as TCP's
+        window does (RFC 5681, section 3.1): a large slow bite comes once, not again and again.
+        """
         began = time.monotonic()
         events = self.protocol.receive(data, begin)
         took = time.monotonic() - began
@@ -122,8 +128,10 @@ class Connection:
         self.pushes = (full or self.bite >= BITE_FIRST) and not self.protocol.unfinished
         if took > BITE_SECONDS:
             self.appetite = max(BITE_LEAST, int(self.bite * BITE_SECONDS / took))
+            self.slow = True
         elif full:
-            self.appetite = min(2 * self.appetite, BITE_MOST)
+            more = BITE_FIRST if self.slow else self.appetite
+            self.appetite = min(self.appetite + more, BITE_MOST)
         return events
 
     def is_done(self) -> bool:

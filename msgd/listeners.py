@@ -24,7 +24,19 @@ log = logging.getLogger("msgd")
 ACCEPTS_A_TURN = 64  # so that a flood of connections does not hold up those that are there
 PAUSE_SECONDS = 0.5
 _BACKLOG = 4096
-_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# What accept(2) says of a connection that is gone again, or that a firewall forbids.
+_GONE = (
+    errno.ECONNABORTED,
+    errno.EPERM,
+    errno.ENETDOWN,
+    errno.EPROTO,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.ENONET,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ENETUNREACH,
+)
 _MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -135,10 +147,10 @@ class Listeners:
                 self._all_are_in()
                 return
             except OSError as error:
-                if error.errno in _SHORT:
-                    self._pause(error)
-                    return
-                continue  # that one was gone again, or a firewall forbids it: accept(2)
+                if error.errno in _GONE:
+                    continue
+                self._pause(error)  # no descriptors, no memory; and nothing else may spin either
+                return
             sock.setblocking(False)
             self._admit(sock, unmapped(address[0]), address[1])
 
