@@ -117,7 +117,7 @@ class Connection:
     def _digest(self, data: bytes, size: int, begin: bytes) -> list[Event]:
         """Take the bite apart, and settle by the time it took how large the next may be.
 
-        Its size doubles until one was too slow, and grows by addition from then on, as TCP's
+        Its size grows fourfold until one was too slow, and by addition from then on, much as TCP's
         window does (RFC 5681, section 3.1): a large slow bite comes once, not again and again.
         """
         began = time.monotonic()
@@ -130,7 +130,7 @@ class Connection:
             self.appetite = max(BITE_LEAST, int(self.bite * BITE_SECONDS / took))
             self.slow = True
         elif full:
-            more = BITE_FIRST if self.slow else self.appetite
+            more = BITE_FIRST if self.slow else 3 * self.appetite
             self.appetite = min(self.appetite + more, BITE_MOST)
         return events
 
