@@ -8,17 +8,14 @@ Nothing to echo exists anywhere but behind a commit.
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from operator import attrgetter
-from selectors import EVENT_READ, SelectorKey
+from selectors import EVENT_READ
 from signal import SIGHUP, SIGINT, SIGTERM
-from typing import NamedTuple
 
 from msgd import systemd
 from msgd.archive import Archive
@@ -31,6 +28,7 @@ from msgd.listeners import Listeners, bind, endpoint
 from msgd.password import Guard
 from msgd.peers import Peers
 from msgd.protocol import FAIL, PWOK, Answer, Dropped, Event, Records, Terminate
+from msgd.schedule import SYNCED, UNSYNCED, Ready, Wait, order, rounds
 from msgd.seldom import Seldom
 from msgd.signals import Signals
 from msgd.status import Status
@@ -38,26 +36,8 @@ from msgd.timeouts import Alarm
 
 log = logging.getLogger("msgd")
 
-
-class Pace(NamedTuple):
-    """How much is committed together, and how long a turn serves clients that push."""
-
-    commit_bytes: int
-    turn_seconds: float
-
-
-# With fdatasync, enough that it costs each message little; without, what is written and echoed
-# while it is in the cache: one bite of a client that pushes.
-SYNCED, UNSYNCED = Pace(1 << 20, 0.0007), Pace(256 << 10, 0.0001)
-# And so much longer for each client that is ready: finding out who is stays a small part of a turn.
-READY_SECONDS = 20e-6
-# A process that sleeps takes up to 30 us to wake. In a conversation, where one message follows the
-# other within this time, not sleeping makes the wait for an echo half as long.
-AWAKE_SECONDS = 100e-6
 STOP_SECONDS = 5.0  # for all clients to take what they are owed when the server stops
 _SPARE_DESCRIPTORS = 64
-
-_last_read = attrgetter("read_at")
 
 
 class Server:
@@ -86,7 +66,6 @@ class Server:
         }
         self._owed: list[tuple[Connection, Records | Answer]] = []
         self._now, self._stamp, self._day = 0.0, b"", ""
-        self._awake = 0.0  # seconds
         self._stop_at = inf
         self._stopping = False
 
@@ -99,6 +78,7 @@ class Server:
         self._load = reload
         self._signals = Signals()
         self._selector = selectors.DefaultSelector()
+        self._wait = Wait(self._selector)
         self._peers = Peers(self._selector, self._alarm, self._config, self._give_up)
         self._start()
         try:
@@ -126,50 +106,29 @@ class Server:
         systemd.notify("READY=1")
 
     def _turn(self) -> None:
-        ready = self._wait()
+        ready = self._wait.until(self._alarm.due)
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
-        light, heavy = self._part(ready)
         pace = SYNCED if self._archive.sync == "always" else UNSYNCED
+        light, heavy = order(self._readable(ready))
         self._serve(light, pace.commit_bytes, inf)
         if heavy:
-            until = self._now + pace.turn_seconds + READY_SECONDS * len(ready)
-            self._serve(_rounds(heavy), pace.commit_bytes, until)
+            self._serve(rounds(heavy), pace.commit_bytes, pace.until(self._now, len(ready)))
         if self._now >= self._alarm.due:
             self._expire()
             self._commit()
 
-    def _wait(self) -> list[tuple[SelectorKey, int]]:
-        """Who is ready: looked for without sleep for a moment, if somebody came as soon before."""
-        began = now = time.monotonic()
-        ready: list[tuple[SelectorKey, int]] = []
-        while not ready and now < began + self._awake:
-            os.sched_yield()  # whoever is to come may need this very core
-            ready, now = self._selector.select(0), time.monotonic()
-        if not ready:
-            ready = self._selector.select(max(0.0, self._alarm.due - now))
-            now = time.monotonic()
-        self._awake = AWAKE_SECONDS if now - began < AWAKE_SECONDS else 0.0
-        return ready
-
-    def _part(self, ready: list[tuple[SelectorKey, int]]) -> tuple[list[Connection], ...]:
-        """The clients to read from: those that brought little the last time, then those that push.
-
-        Who pushes waits for its turn, longest first; nobody else waits behind them all.
-        """
-        light: list[Connection] = []
-        heavy: list[Connection] = []
+    def _readable(self, ready: Ready) -> list[Connection]:
+        """The clients to read from; the others that are ready are seen to."""
+        readable = []
         for key, events in ready:
             peer = key.data
             if not isinstance(peer, Connection):
                 peer()
-            elif not events & EVENT_READ:
-                self._peers.activate(peer)
-            elif peer.pushes:
-                heavy.append(peer)
+            elif events & EVENT_READ:
+                readable.append(peer)
             else:
-                light.append(peer)
-        heavy.sort(key=_last_read)
-        return light, heavy
+                self._peers.activate(peer)
+        return readable
 
     def _serve(self, peers: Iterable[Connection], commit_bytes: int, until: float) -> None:
         """Read once from each client, as long as there is time; commit in groups."""
@@ -349,13 +308,6 @@ class Server:
         _raise_descriptor_limit(config.limits.clients)
         self._housekeeper.wish(self._day)
         log.info("configuration read again")
-
-
-def _rounds(peers: list[Connection]) -> Iterator[Connection]:
-    """These clients, and then again those that have sent more meanwhile."""
-    while peers:
-        yield from peers
-        peers = [peer for peer in peers if peer.bite and peer.wants_read()]
 
 
 def _raise_descriptor_limit(clients: int) -> None:

@@ -43,8 +43,9 @@ class Tools:
         """The libraries of unpacked packages, for programs that are not installed."""
         if self.unpacked is None:
             return dict(os.environ)
-        libraries = self.unpacked / "usr/lib"
-        paths = [libraries / f"{os.uname().machine}-linux-gnu", libraries / "syslog-ng"]
+        machine = f"{os.uname().machine}-linux-gnu"
+        libraries = ("lib", machine), ("usr/lib", machine), ("usr/lib", "syslog-ng")
+        paths = [self.unpacked / folder / name for folder, name in libraries]
         return {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, paths))}
 
 

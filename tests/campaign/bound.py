@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgd.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES
 from msgd.peers import HELD_BYTES
-from msgd.server import SYNCED
+from msgd.schedule import SYNCED
 
 # One byte in, so many out, for the shortest line that is answered: "\n", "FAIL unknown header\n".
 GROWTH = len(b"FAIL unknown header\n")
