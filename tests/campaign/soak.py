@@ -194,7 +194,11 @@ def greet(sock: socket.socket) -> socket.SocketIO:
 
 
 def soak(
-    begin: Callable[..., Daemon], folder: Path, seconds: float, tell: Callable[[str], None]
+    begin: Callable[..., Daemon],
+    folder: Path,
+    seconds: float,
+    tell: Callable[[str], None],
+    day_seconds: float = DAY_SECONDS,
 ) -> str:
     """Run; raises AssertionError for anything that does not add up."""
     folder.mkdir(exist_ok=True)
@@ -207,7 +211,7 @@ def soak(
     before = usage(msgd.pid)
     for client in clients:
         client.start()
-    days = _watch(msgd, clock, clients, seconds, tell)
+    days = _watch(msgd, clock, clients, seconds, day_seconds, tell)
     ended.set()
     for client in clients:
         client.join()
@@ -222,13 +226,14 @@ def _watch(
     clock: fake.FakeClock,
     clients: list[Client],
     seconds: float,
+    day_seconds: float,
     tell: Callable[[str], None],
 ) -> int:
     """Set the clock from day to day; returns how often."""
     day = datetime(2026, 3, 1, 12)
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, DAY_SECONDS))
+        time.sleep(min(left, day_seconds))
         day += timedelta(days=1)
         clock.set(str(day))
         problems = [client.problem for client in clients if client.problem]
