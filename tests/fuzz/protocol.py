@@ -147,5 +147,7 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, check)
+    # libFuzzer runs this command again, by a shell, to merge a corpus.
+    command = f"{sys.executable} -m tests.fuzz.protocol"
+    atheris.Setup([command, *sys.argv[1:]], check)
     atheris.Fuzz()
