@@ -20,6 +20,10 @@ from hypothesis import settings
 settings.register_profile("msgd", deadline=None)  # no timing decides over a test
 settings.load_profile("msgd")
 
+# A shell starts what it puts in the background with SIGINT ignored, and children inherit that:
+# Ctrl-C would do nothing in the programs under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SECONDS = 20.0  # the deadline of every wait; nothing waits that long unless it is broken
 PASSWORD = "correct horse"
 # scrypt with the least cost that msgd takes, so that tests do not spend their time in it.

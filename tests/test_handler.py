@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from msgd.handler import MsgdHandler
+from tests.campaign.soak import descriptors
 from tests.conftest import Daemon, Start, wait_for
 from tests.scripted import says, scripted, silent
 
@@ -197,9 +197,4 @@ def test_the_connection_is_closed_with_the_handler(msgd: Daemon, log: logging.Lo
 
 
 def _sockets() -> int:
-    folder = Path("/proc/self/fd")
-    return sum(os.readlink(folder / name).startswith("socket:") for name in _names(folder))
-
-
-def _names(folder: Path) -> list[str]:
-    return [name for name in os.listdir(folder) if os.path.lexists(folder / name)]
+    return descriptors(os.getpid(), "socket:")
