@@ -51,7 +51,7 @@ class Peers:
         self._turned_away: set[Connection] = set()
         self._active: dict[Connection, None] = {}  # to be settled in this turn
         self._resumable: dict[Connection, None] = {}  # to go on behind a password in the next turn
-        self._lingering: set[Connection] = set()  # shut, but not all of it acknowledged
+        self._lingering: dict[Connection, None] = {}  # shut, but not all of it acknowledged
         self._held = 0  # bytes of output that no client has taken yet
         self.handshake: Timeouts[Connection] = Timeouts(0, alarm)
         self.idle: Timeouts[Connection] = Timeouts(0, alarm)
@@ -175,7 +175,7 @@ class Peers:
     def settle(self) -> None:
         """Send what this turn owes to its clients; then watch each of them, or close it."""
         active, self._active = self._active, {}
-        for peer in (*active, *self._lingering):
+        for peer in active | self._lingering:  # each once: after that it may be closed
             if peer.pending and not peer.broken:
                 peer.send()
             if peer.broken:
@@ -203,7 +203,7 @@ class Peers:
     def _finish(self, peer: Connection) -> None:
         if not (peer.ended or peer.shut or peer.broken):
             peer.shut_down()
-            self._lingering.add(peer)
+            self._lingering[peer] = None
         if peer.broken or peer.ended or peer.is_acknowledged():
             self._close(peer)
         else:
@@ -234,7 +234,7 @@ class Peers:
         log.debug("%s: closed", peer.name)
         self._all.discard(peer)
         self._turned_away.discard(peer)
-        self._lingering.discard(peer)
+        self._lingering.pop(peer, None)
         for timeouts in self._timeouts:
             timeouts.stop(peer)
         self._hang_ups.forget(peer)

@@ -354,3 +354,23 @@ def test_an_idle_daemon_uses_no_processor(msgd: Daemon) -> None:
     assert cpu_ticks(msgd) - ticks < 20
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "limits"),
+    [(b"X", ""), (b"PINGMESG " + b"a" * 2000, "message_bytes: 1024"), (b"P", "idle_seconds: 0.01")],
+    ids=["no handshake", "too long", "idle"],
+)
+def test_who_goes_on_after_the_server_has_closed_harms_nobody(
+    start: Start, first: bytes, limits: str
+) -> None:
+    """Its bytes and its end come while the server waits for the acknowledgement of its own."""
+    msgd = start(f"limits: {{{limits}}}\n")
+    for number in range(60):
+        with msgd.connect() as client:
+            client.send(first)
+            client.rest()
+            client.send(b"Y" * (number % 3))
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG still there\n") == b"MESG still there\n"
+    assert msgd.stop() == 0
