@@ -36,7 +36,7 @@ _HINTS = {
     errno.ENXIO: "msgd writes to regular files only; move it away",
     errno.ENOTDIR: "choose a log_directory that is a directory",
     errno.EEXIST: "choose a log_directory that is a directory",
-    errno.ENOENT: "make the directory; msgd goes on by itself",
+    errno.ENOENT: "make the directory",
 }
 
 

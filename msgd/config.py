@@ -137,10 +137,10 @@ OPTIONS = (
     Option("time_zone", "local", kinds.choice("local", "utc")),
     Option("keep_days", 0, kinds.whole(0, 36500)),
     Option("compress", "none", kinds.choice("none", "gzip", none=True), empty=True),
-    Option("allow", (), kinds.NETWORKS, empty=True),
+    Option("allow", (), kinds.NETWORKS),
     Option("limits.clients", 4096, kinds.whole(1, 1_000_000)),
     Option("limits.message_bytes", 65536, kinds.whole(1, 1_073_741_824)),
     Option("limits.handshake_seconds", 10.0, kinds.number(1_000_000, above_zero=True)),
     Option("limits.idle_seconds", 0.0, kinds.number(1_000_000)),
-    Option("limits.bare_quiet_ms", 50.0, kinds.number(1_000_000)),
+    Option("limits.bare_quiet_ms", 50.0, kinds.number(1_000_000, above_zero=True)),
 )

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-c", "--config", metavar="FILE", help="configuration (/etc/msgd.yaml where that exists)")
     add("-p", "--port", metavar="N", type=_port, help="TCP port, 0 for any; overrides the file")
-    add("-d", "--log-directory", metavar="DIR", help="the archive; overrides the file")
+    add("-d", "--log-directory", metavar="DIR", type=_path, help="the archive; overrides the file")
     add("--check", action="store_true", help="show the effective configuration; start nothing")
     add("--daemonize", action="store_true", help="go to the background, and log to syslog")
     add("--pidfile", metavar="FILE", help="name the daemon's process there while it runs")
@@ -90,6 +90,12 @@ def _port(text: str) -> object:
         return kind.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _path(text: str) -> str:
+    if not text:  # of a variable that is not set; it would mean the folder where one stands
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _serve(given: argparse.Namespace) -> None:

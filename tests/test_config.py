@@ -19,6 +19,7 @@ ADDRESS = "must be a numeric IPv4 or IPv6 address (no host name), or a list, not
 NETWORK = "must be a network such as 10.0.0.0/8 or fd00::/8, or a list, not "
 PORT = "must be a whole number from 0 to 65535, not "
 SECONDS = "must be a number from 0 to 1000000, not "
+ABOVE_ZERO = "must be a number above 0, at most 1000000, not "
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +102,6 @@ def test_nothing_in_the_file_means_the_defaults(path: Path, text: str) -> None:
         ("compress: false", "compress", "none"),
         ("compress: ~", "compress", "none"),
         ("allow: []", "allow", ()),
-        ("allow:", "allow", ()),
         ("allow: 192.168.1.5", "allow", (ip_network("192.168.1.5/32"),)),
         (
             "allow: [10.0.0.0/8, 'fd00::/8']",
@@ -235,8 +235,11 @@ def test_default_log_directory(
         ("limits: {idle_seconds: 10s}", f'1: limits.idle_seconds: {SECONDS}"10s"'),
         (
             "limits: {bare_quiet_ms: '50'}",
-            f"1: limits.bare_quiet_ms: {SECONDS}a text: leave the quotes out",
+            f"1: limits.bare_quiet_ms: {ABOVE_ZERO}a text: leave the quotes out",
         ),
+        ("limits: {bare_quiet_ms: 0}", f'1: limits.bare_quiet_ms: {ABOVE_ZERO}"0"'),
+        # A list whose items are all commented out must not let everybody in.
+        ("allow:", f"1: allow: {NETWORK}nothing"),
         (
             "limits: {handshake_seconds: 0}",
             '1: limits.handshake_seconds: must be a number above 0, at most 1000000, not "0"',

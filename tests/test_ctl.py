@@ -67,6 +67,37 @@ def free_port() -> int:
 # Options
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e400", "1e10", "-1"])
+@pytest.mark.parametrize("option", [["--timeout"], ["ping", "-i"], ["send", "--retry"]])
+def test_seconds_that_are_none(option: list[str], seconds: str) -> None:
+    fails(msgctl(*option, seconds), 2, "Invalid value")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed(msgd: Daemon, closed: str) -> None:
+    shell = f'exec "$@" {closed}'
+    words = ["sh", "-c", shell, "sh", *command("send", "-p", msgd.port, "from a daemon")]
+    done = subprocess.run(words, capture_output=True, timeout=SECONDS, env=environment())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert msgd.texts() == ["from a daemon"]
+
+
+def test_ping_to_nobody(msgd: Daemon) -> None:
+    process = subprocess.Popen(
+        command("ping", "-p", msgd.port, "-i", "0.01"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONUNBUFFERED="1"),
+    )
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline().startswith(b"PING ")
+    process.stdout.close()
+    assert process.stderr.read() == b"msgctl: standard output was closed\n"
+    process.stderr.close()
+    assert process.wait(SECONDS) == 141
+
+
 def test_version_and_help() -> None:
     assert re.fullmatch(r"msgctl \d+\.\d+\.\d+\n", msgctl("--version").stdout)
     assert "terminate" in msgctl("--help").stdout

@@ -82,6 +82,7 @@ def test_help_names_every_option() -> None:
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--chec"], "unrecognized arguments: --chec"),
         (["--config"], "argument -c/--config: expected one argument"),
+        (["-d", ""], "argument -d/--log-directory: must not be empty"),
         (
             ["--port", "x"],
             'argument -p/--port: must be a whole number from 0 to 65535, not "x"',

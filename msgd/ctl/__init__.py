@@ -9,19 +9,42 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from math import isnan
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from msgd import __version__
-from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, UNAVAILABLE, USAGE, complain
+from msgd.ctl.manners import (
+    INTERRUPTED,
+    OK,
+    REFUSED,
+    UNAVAILABLE,
+    USAGE,
+    complain,
+    open_standard_streams,
+)
 
 if TYPE_CHECKING:
     from msgd.client import Client
 
 CONFIG = "/etc/msgd.yaml"  # where the port of this machine's own msgd is looked up
 
+_MOST = 1e9  # seconds; a time-out of a socket that is longer overflows
+
 Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+class _Seconds(click.FloatRange):
+    """A number of seconds; click would take "nan", which is in no range and out of none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if isnan(seconds):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return seconds
 
 
 def _note(context: click.Context, option: click.Parameter, value: object) -> None:
@@ -46,8 +69,8 @@ def _common(verb: Verb) -> Verb:
             help="Its port.  [default: the one in /etc/msgd.yaml, or 6743]",
         ),
         click.option(
-            "--timeout", type=click.FloatRange(0, min_open=True), default=10.0, metavar="SECONDS",
-            show_default=True, expose_value=False, callback=_note,
+            "--timeout", type=_Seconds(0, _MOST, min_open=True), default=10.0,
+            metavar="SECONDS", show_default=True, expose_value=False, callback=_note,
             help="How long to wait for a server that makes no progress.",
         ),
     ]  # fmt: skip
@@ -57,7 +80,7 @@ def _common(verb: Verb) -> Verb:
 
 
 _retry = click.option(
-    "--retry", type=click.FloatRange(0), default=0.0, metavar="SECONDS",
+    "--retry", type=_Seconds(0, _MOST), default=0.0, metavar="SECONDS",
     help="When there is no connection, keep trying for so long.",
 )  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
@@ -74,7 +97,7 @@ def msgctl() -> None:
 @_common
 @click.option("-c", "--count", type=click.IntRange(1), metavar="N", help="Stop after N answers.")
 @click.option(
-    "-i", "--interval", type=click.FloatRange(0), default=1.0, show_default=True,
+    "-i", "--interval", type=_Seconds(0, _MOST), default=1.0, show_default=True,
     metavar="SECONDS", help="Wait so long between two.",
 )  # fmt: skip
 @_retry
@@ -159,6 +182,7 @@ def _usual_port() -> int:
 
 def main() -> None:
     """Run msgctl; the exit status tells how it went."""
+    open_standard_streams()
     sys.exit(_run())
 
 

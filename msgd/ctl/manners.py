@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 # 69 and 77 are EX_UNAVAILABLE and EX_NOPERM of sysexits(3). What a signal ends counts as 128
@@ -14,3 +15,15 @@ def complain(message: str) -> None:
     """Say what happened and what to do, in one line."""
     sys.stderr.write(f"msgctl: {message}\n")
     sys.stderr.flush()
+
+
+def discard_output() -> None:
+    """Nobody takes standard output any more; else Python would try once more at its very end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_standard_streams() -> None:
+    """Give those that were closed when msgctl was started, as by some daemons, to /dev/null."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from io import BytesIO
@@ -10,7 +9,7 @@ from operator import itemgetter
 
 from msgd.client import receipts
 from msgd.ctl.lines import Files, Text
-from msgd.ctl.manners import BROKEN_PIPE, REFUSED, complain
+from msgd.ctl.manners import BROKEN_PIPE, REFUSED, complain, discard_output
 from msgd.ctl.progress import NoProgress, Progress
 from msgd.pipeline import Answer
 from msgd.text import escape
@@ -87,8 +86,7 @@ class Printer:
 
     def _close(self, reason: str, status: int) -> None:
         self.closed, self.status = reason, status
-        # Or Python would try once more to write the rest, at its very end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
 
 
 def _json_line(fields: dict[str, object]) -> bytes:
