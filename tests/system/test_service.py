@@ -165,10 +165,10 @@ def test_nothing_echoed_is_lost_when_it_dies(server: Server, end: str) -> None:
     echoes = server.machine.path("/root/echoes").read_text().split("\n")[:-1]
     assert echoes
     assert server.send("the last") == "the last"
-    texts = server.texts()
+    texts = server.texts(torn=1)
     assert texts[: len(echoes)] == echoes
     assert texts[-1] == "the last"
-    assert len(set(texts)) == len(texts)
+    assert len(set(texts)) >= len(texts) - 1  # a torn "1234" may read as an earlier "123"
     result = "watchdog" if end == "hang" else "killed"
     assert result in server.machine.shell(f"journalctl --unit={UNIT} --output=cat _PID=1")
 
