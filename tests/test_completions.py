@@ -11,7 +11,7 @@ import click
 import pexpect
 import pytest
 
-from msgd.ctl import msgctl
+from msgd.ctl.commands import msgctl
 
 SCRIPTS = Path(__file__).parent.parent / "packaging" / "completions"
 VERBS = sorted(msgctl.commands)

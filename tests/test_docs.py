@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import pexpect
 import pytest
 
 from msgd import daemon, headers, kinds
 from msgd.config import OPTIONS
-from msgd.ctl import manners, msgctl
+from msgd.ctl import manners
+from msgd.ctl.commands import msgctl
 from msgd.password import hash_password
 from msgd.text import escape
 from tests.campaign.bound import most_memory
 from tests.conftest import SECONDS, Daemon, Start
+from tests.test_completions import options
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
@@ -101,16 +102,9 @@ def test_every_command_of_msgd() -> None:
     assert "Cm hash-password" in items(page("msgd.8"))
 
 
-def options(command: click.Command) -> set[str]:
-    parameters = command.get_params(click.Context(command, **command.context_settings))
-    return {
-        flag for option in parameters if isinstance(option, click.Option) for flag in option.opts
-    }
-
-
 def test_every_option_of_msgctl() -> None:
     description = part(page("msgctl.1"), ".Sh DESCRIPTION")
-    common = options(msgctl) | {"-h"}
+    common = options(msgctl)
     assert flags(description.partition("\n.Ss ")[0]) == common
     for name, command in msgctl.commands.items():
         own = options(command) - common
