@@ -26,8 +26,8 @@ _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _HINTS = {
-    errno.ENOSPC: "free some space; msgd goes on by itself",
-    errno.EDQUOT: "raise the quota or free some space; msgd goes on by itself",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "raise the quota or free some space",
     errno.EACCES: "let the user that msgd runs as write there",
     errno.EPERM: "let the user that msgd runs as write there",
     errno.EROFS: "mount it read-write, or choose another log_directory",

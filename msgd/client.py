@@ -232,7 +232,7 @@ class Client:
     def _why_not(self, error: OSError) -> str:
         match error:
             case socket.gaierror():
-                return f"there is no host called {_safe(self.host)}: check the name"
+                return f"there is no host called '{_safe(self.host)}': check the name"
             case ConnectionRefusedError():
                 return f"nobody listens at {self.address}: is msgd started there?"
             case TimeoutError():

@@ -122,7 +122,7 @@ def _build(values: dict[str, Any]) -> Config:
     for option in OPTIONS:
         section, _, key = option.name.rpartition(".")
         (limits if section else top)[key] = values.get(option.name, option.default)
-    top["log_directory"] = top["log_directory"] or default_log_directory()
+    top["log_directory"] = top["log_directory"] or os.path.abspath(default_log_directory())
     return Config(**top, limits=Limits(**limits))
 
 

@@ -70,7 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=_serve)
     add = parser.add_argument
-    add("-c", "--config", metavar="FILE", help="configuration (/etc/msgd.yaml where that exists)")
+    add(
+        "-c", "--config", metavar="FILE", type=_path,
+        help="configuration (/etc/msgd.yaml where that exists)",
+    )  # fmt: skip
     add("-p", "--port", metavar="N", type=_port, help="TCP port, 0 for any; overrides the file")
     add("-d", "--log-directory", metavar="DIR", type=_path, help="the archive; overrides the file")
     add("--check", action="store_true", help="show the effective configuration; start nothing")

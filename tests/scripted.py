@@ -12,9 +12,9 @@ Part = Callable[[socket.socket], None]
 
 
 @contextmanager
-def scripted(*parts: Part) -> Iterator[int]:
+def scripted(*parts: Part, port: int = 0) -> Iterator[int]:
     """A server on the port that this gives: each connection is served by the next part."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     failures: list[BaseException] = []
     connections: list[socket.socket] = []
     thread = threading.Thread(target=_play, args=(listener, parts, connections, failures))

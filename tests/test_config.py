@@ -163,6 +163,7 @@ def test_without_a_path_the_usual_file_is_read_where_it_exists(
         ({"LOGS_DIRECTORY": "/logs/one"}, False, "/logs/one"),
         ({"LOGS_DIRECTORY": "/logs/one:/logs/two"}, True, "/logs/one"),
         ({"LOGS_DIRECTORY": ""}, True, "/var/log/msgd"),
+        ({"LOGS_DIRECTORY": "logs"}, True, str(Path("logs").absolute())),
     ],
 )
 def test_default_log_directory(

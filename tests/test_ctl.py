@@ -21,7 +21,10 @@ from tests.conftest import PASSWORD, SECONDS, Daemon, Start
 from tests.scripted import Part, echo, greet, receive, says, scripted, silent
 
 # The machine's own /etc/msgd.yaml is none of these tests' business.
-MAIN = "import sys, msgd.ctl; msgd.ctl.CONFIG = sys.argv.pop(1); msgd.ctl.main()"
+MAIN = (
+    "import sys, msgd.ctl, msgd.ctl.commands as commands;"
+    "commands.CONFIG = sys.argv.pop(1); msgd.ctl.main()"
+)
 LIMIT = 65536
 
 
@@ -104,8 +107,17 @@ def test_version_and_help() -> None:
     assert "--password-stdin" in msgctl("terminate", "-h").stdout
 
 
+def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
+    """Most of the start is the import of click; here that is when Ctrl-C is pressed."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    code = "import msgd.ctl; msgd.ctl.main()"
+    env = environment(PYTHONPATH=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    fails(done, 130, "interrupted")
+
+
 def test_only_what_is_needed_is_imported() -> None:
-    code = "import sys, msgd.ctl; print(*sys.modules)"
+    code = "import sys, msgd.ctl.commands; print(*sys.modules)"
     # Coverage, where the tests run under it, would follow the process and load much itself.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", code]
@@ -418,7 +430,7 @@ def test_a_text_without_an_answer() -> None:
 @pytest.mark.parametrize("verb", [["send", "a"], ["ping"], ["terminate", "--password-stdin"]])
 def test_no_connection(verb: list[str], free_port: int) -> None:
     fails(msgctl(*verb, "-p", free_port), 69, "nobody listens")
-    fails(msgctl(*verb, "-H", "nowhere.invalid"), 69, "no host called nowhere.invalid")
+    fails(msgctl(*verb, "-H", "nowhere.invalid"), 69, "no host called 'nowhere.invalid'")
 
     def part(connection: socket.socket) -> None:
         connection.sendall(b"220 mail.example ESMTP \x1b[2J\r\n")
@@ -588,7 +600,20 @@ def test_a_conversation_with_a_server_that_goes(terminal: Terminal) -> None:
             at.expect("msgd> ")
             at.sendline(line)
             at.expect(answer)
-        assert ends(at)[0] == 69
+        status, said = ends(at)
+    assert status == 69
+    assert said.endswith(": the last line is not confirmed\r\n")
+
+
+def test_a_conversation_waits_for_its_server(terminal: Terminal) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    at = terminal("send", "--retry", "60", "-p", port)
+    at.expect("trying again for 60 seconds")
+    with scripted(says(), port=port):
+        at.expect("msgd> ")
+        at.sendcontrol("d")
+        assert ends(at)[0] == 0
 
 
 def test_progress_is_shown_on_a_terminal_only(

@@ -82,6 +82,7 @@ def test_help_names_every_option() -> None:
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--chec"], "unrecognized arguments: --chec"),
         (["--config"], "argument -c/--config: expected one argument"),
+        (["-c", ""], "argument -c/--config: must not be empty"),
         (["-d", ""], "argument -d/--log-directory: must not be empty"),
         (
             ["--port", "x"],

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from msgd.client import Client, Refused
+from msgd.client import Client, ConnectionLost, Refused
 from msgd.ctl.manners import OK, REFUSED, complain
 from msgd.ctl.terminating import ask, offer
 from msgd.text import escape
@@ -57,6 +57,8 @@ class Conversation:
         except Refused as refused:
             self._status = REFUSED
             complain(f"refused: {refused.reason}")
+        except ConnectionLost as lost:
+            raise ConnectionLost(f"{lost}: the last line is not confirmed") from None
         else:
             print(_coloured(archived, "32"))
 

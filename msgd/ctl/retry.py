@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic, sleep
 
-from msgd.client import MsgdError
+from msgd.client import Client, MsgdError
 from msgd.ctl.manners import complain
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds
@@ -21,6 +22,14 @@ class Retry:
         """Something was answered: the next error begins another outage."""
         self._deadline = 0.0
         self._pause = _FIRST_PAUSE
+
+    def connected(self, connect: Callable[[], Client]) -> Client:
+        """A connection; raises the last error when there is no time for another attempt."""
+        while True:
+            try:
+                return connect()
+            except MsgdError as error:
+                self.wait(error)
 
     def wait(self, error: MsgdError) -> None:
         """Pause before another attempt; raises the error again when there is no time for one."""
