@@ -57,6 +57,7 @@ class MsgdHandler(logging.Handler):
     def _begin(self) -> None:
         self._changed = threading.Condition()  # guards what follows
         self._queue: deque[str] = deque()  # without an echo, the oldest first
+        self._sending = self._queue  # of which the batch is that is on its way
         self._dropped = 0
         self._in_vain = False  # the last flush has not emptied the queue
         self._closed = False
@@ -93,8 +94,7 @@ class MsgdHandler(logging.Handler):
         with self._changed:
             self._closed = True
             left = len(self._queue) + self._dropped
-            self._queue.clear()
-            self._dropped = 0
+            self._queue, self._dropped = deque(), 0
             self._changed.notify_all()
         self._hurry.set()
         self._count_out(left, self._trouble or "the server is too slow")
@@ -123,12 +123,15 @@ class MsgdHandler(logging.Handler):
                 self._hurry.wait(pause)
                 self._hurry.clear()
                 pause = min(2 * pause, _LONGEST_PAUSE)
-        self._disconnect()
 
     def _next_batch(self) -> list[str]:
-        """The oldest records, once there are any; nothing when the handler is closed."""
+        """The oldest records, once there are any; nothing when this thread is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
+            self._sending = self._queue
+            if not self._queue:  # closed; a record from now on starts another thread
+                self._disconnect()
+                self._thread = None
             return list(islice(self._queue, _BATCH))
 
     def _deliver(self, batch: list[str]) -> None:
@@ -148,7 +151,7 @@ class MsgdHandler(logging.Handler):
     def _drop_oldest(self) -> None:
         """The oldest record has its answer."""
         with self._changed:
-            if self._queue:  # close may have given up on all of them
+            if self._sending is self._queue:  # else close has given up on all of them
                 self._queue.popleft()
             self._changed.notify_all()
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from msgd.handler import MsgdHandler
 from tests.campaign.soak import descriptors
 from tests.conftest import Daemon, Start, wait_for
-from tests.scripted import says, scripted, silent
+from tests.scripted import greet, says, scripted, silent
 
 PROGRAM = """
 import logging, os, sys
@@ -154,6 +155,33 @@ def test_what_was_not_confirmed_before_a_break_is_sent_again(log: logging.Logger
         handler.flush()
         assert not handler._queue
         handler.close()
+
+
+def test_an_answer_that_comes_after_close_takes_no_later_record(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent, logged = threading.Event(), threading.Event()
+
+    def late(connection: socket.socket) -> None:
+        greet(connection)
+        with connection.makefile("rb") as lines:
+            assert lines.readline() == b"MESG old\n"
+            sent.set()
+            assert logged.wait(20)
+            connection.sendall(b"MESG old\n")
+            assert lines.readline() == b"MESG new\n"
+            connection.sendall(b"MESG new\n")
+
+    with scripted(late) as port:
+        handler = handle(log, port)
+        log.info("old")
+        assert sent.wait(20)
+        handler.timeout = 0.1
+        handler.close()
+        log.info("new")
+        logged.set()
+        wait_for(lambda: not handler._queue, "the answer to the new record")
+    assert "1 log record not delivered: the server is too slow" in capsys.readouterr().err
 
 
 def test_a_refused_record_is_said(
