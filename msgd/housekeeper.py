@@ -40,18 +40,19 @@ class Housekeeper:
             self._due = ""
 
     def stop(self) -> None:
-        """End it; what it was compressing is begun again another day."""
+        """End it, before this returns; what it was compressing is begun again another day."""
+        self._due = ""
         if self._child is not None:
             self._child.terminate()
             self._child.wait()
             self._report()
 
     def _start(self, config: Config) -> None:
-        import subprocess  # not before it is needed: start-up
-
         arguments = [config.log_directory, self._due, str(config.keep_days), config.compress]
         said = -1
         try:  # there may be no descriptor left, nor a process
+            import subprocess  # not before it is needed: start-up
+
             said = os.memfd_create("retention", os.MFD_CLOEXEC)
             self._child = subprocess.Popen(
                 [sys.executable, "-I", _PROGRAM, *arguments],

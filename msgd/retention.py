@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import sys
+import zlib
 from contextlib import suppress
 from datetime import date, timedelta
 from typing import BinaryIO
@@ -24,13 +25,19 @@ from typing import BinaryIO
 _DAY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.log(\.gz)?", re.ASCII)
 _CHUNK = 1 << 20
 _SYNC_BYTES = 4 << 20  # of what is read, so that never much is written at once: see _pack
+_FAILURES = (OSError, EOFError, ValueError, zlib.error)  # the last three: of a damaged gzip
 
 
 def main(directory: str, today: str, keep_days: int, compress: str) -> None:
     """Go through the directory once. Every failure is one printed line; the rest goes on."""
     with suppress(OSError):
         os.nice(10)
-    for name in sorted(os.listdir(directory)):
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        _print_failure(directory, error)
+        return
+    for name in names:
         found = _DAY_FILE.fullmatch(name)
         path = os.path.join(directory, name)
         if found is None or found[1] >= today or not _is_regular(path):
@@ -43,8 +50,12 @@ def main(directory: str, today: str, keep_days: int, compress: str) -> None:
                 print(f"info {path}: deleted, older than {keep_days} days", flush=True)
             elif compress == "gzip" and found[2] is None:
                 _compress(path)
-        except (OSError, EOFError, ValueError) as error:
-            print(f"error {path}: {error}; tried again tomorrow", flush=True)
+        except _FAILURES as error:
+            _print_failure(path, error)
+
+
+def _print_failure(path: str, error: Exception) -> None:
+    print(f"error {path}: {error}; tried again tomorrow", flush=True)
 
 
 def _oldest(today: str, keep_days: int) -> str:
@@ -68,7 +79,12 @@ def _compress(path: str) -> None:
         before = _unpacked_size(packed) if os.path.exists(packed) else 0
         skip = before - os.fstat(source.fileno()).st_size
         if skip < 0 or not _holds(packed, skip, source):
-            _pack(source, packed, before)
+            try:
+                _pack(source, packed, before)
+            except _FAILURES:
+                with suppress(OSError):  # on a full disk it would keep the daemon from writing
+                    os.unlink(_new_name(packed))
+                raise
     os.unlink(path)
     _sync_directory(path)
     print(f"info {path}: compressed", flush=True)
