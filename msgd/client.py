@@ -19,21 +19,9 @@ from time import monotonic
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Protocol, Self
 
+from msgd.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, TERM, encode_message, request
 from msgd.pipeline import Answer, Block, Pipeline
-from msgd.protocol import (
-    FAIL,
-    PING,
-    PONG,
-    PWIV,
-    PWNO,
-    PWOK,
-    TERM,
-    ClientProtocol,
-    ProtocolError,
-    Reply,
-    encode_message,
-    request,
-)
+from msgd.protocol import ClientProtocol, ProtocolError, Reply
 from msgd.text import escape
 
 PORT = 6743
@@ -178,7 +166,8 @@ class Client:
     def terminate(self, password: str | bytes) -> None:
         """Ask the server to stop; returns when it has stopped listening and said goodbye.
 
-        Raises `PasswordRefused` where the server goes on.
+        Raises `PasswordRefused` where the server goes on, `Refused` where it cannot verify the
+        password now.
         """
         secret = _bytes(password)
         if b"\n" in secret or b"\r" in secret:  # would end the request: not well formed

@@ -49,7 +49,8 @@ class Config(NamedTuple):
 def load(path: str | None, *, port: int | None = None, log_directory: str | None = None) -> Config:
     """The configuration in the file at path, under what the command line says.
 
-    Without a path: DEFAULT_PATH where that exists, else the defaults. Raises ConfigError.
+    Without a path: DEFAULT_PATH where that exists, else the defaults. ``log_directory`` is an
+    absolute path. Raises ConfigError.
     """
     if path is None and os.path.exists(DEFAULT_PATH):
         path = DEFAULT_PATH
@@ -64,7 +65,7 @@ def load(path: str | None, *, port: int | None = None, log_directory: str | None
     if port is not None:
         values["port"] = port
     if log_directory is not None:
-        values["log_directory"] = os.path.abspath(log_directory)
+        values["log_directory"] = log_directory
     return _build(values)
 
 
@@ -86,21 +87,28 @@ def dump(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def default_log_directory() -> str:
-    """Where the archive lives when nobody says so.
+def default_log_directory() -> str | None:
+    """Where the archive lives when nobody says so; None where there is no such place.
 
-    systemd.exec(5) gives LogsDirectory= as a list with colons; the first is ours. The XDG base
-    directory specification has a relative $XDG_STATE_HOME ignored.
+    systemd.exec(5) gives LogsDirectory= as a list with colons; the first is ours.
     """
     given = os.environ.get("LOGS_DIRECTORY", "").split(":")[0]
     if given:
-        return given
+        return os.path.abspath(given)
     if os.geteuid() == 0:
         return "/var/log/msgd"
+    return state_directory("msgd")
+
+
+def state_directory(program: str) -> str | None:
+    """Where a user's program keeps its state; None for a user without a home directory.
+
+    The XDG base directory specification has a relative $XDG_STATE_HOME ignored.
+    """
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
-    return os.path.join(state, "msgd")
+    return os.path.join(state, program) if os.path.isabs(state) else None
 
 
 def _credential() -> str | None:
@@ -122,7 +130,9 @@ def _build(values: dict[str, Any]) -> Config:
     for option in OPTIONS:
         section, _, key = option.name.rpartition(".")
         (limits if section else top)[key] = values.get(option.name, option.default)
-    top["log_directory"] = top["log_directory"] or os.path.abspath(default_log_directory())
+    top["log_directory"] = top["log_directory"] or default_log_directory()
+    if top["log_directory"] is None:
+        raise ConfigError("log_directory: must be given: this user has no home directory")
     return Config(**top, limits=Limits(**limits))
 
 

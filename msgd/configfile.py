@@ -147,7 +147,8 @@ class ConfigFile:
         """The words that name the known key most like this one, in whatever section that stands."""
         import difflib
 
-        keys = {known.rpartition(".")[2]: known for known in self._options}
+        known_names = [*self._sections, *self._options]
+        keys = {known.rpartition(".")[2]: known for known in known_names}
         near = difflib.get_close_matches(name.rpartition(".")[2].lower(), keys, 1)
         return f"; did you mean {keys[near[0]]}?" if near else ""
 

@@ -127,20 +127,25 @@ def test_an_alias_is_the_value_that_it_names(path: Path) -> None:
     )
 
 
+def test_without_a_home_directory_there_is_no_default(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for an unknown user
+    with pytest.raises(ConfigError, match="log_directory: must be given"):
+        defaults(path)
+
+
 def test_addresses_are_the_default_only_when_nobody_wrote_them(path: Path) -> None:
     found = read(path, 'listen: ["127.0.0.1", "::1"]')
     assert found.listen == defaults(path).listen
     assert not found.listen_is_default
 
 
-def test_the_command_line_goes_before_the_file(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_goes_before_the_file(path: Path) -> None:
     path.write_text("port: 1\nlog_directory: /srv/log\n")
     found = load(str(path), port=0, log_directory="/srv/other")
     assert (found.port, found.log_directory) == (0, "/srv/other")
-    monkeypatch.chdir(tmp_path)
-    assert load(str(path), log_directory="here").log_directory == str(tmp_path / "here")
 
 
 def test_without_a_path_the_usual_file_is_read_where_it_exists(
@@ -193,6 +198,7 @@ def test_default_log_directory(
         ("clients: 3", "1: clients: unknown key; did you mean limits.clients?"),
         ("limits:\n  port: 3", "2: limits.port: unknown key; did you mean port?"),
         ("limits: {client: 3}", "1: limits.client: unknown key; did you mean limits.clients?"),
+        ("limit: {clients: 3}", "1: limit: unknown key; did you mean limits?"),
         ("zzz: 3", "1: zzz: unknown key"),
         ('"a\\nb": 3', '1: "a\\nb": unknown key'),
         ("<<: {port: 3}", "1: <<: unknown key"),

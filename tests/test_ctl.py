@@ -70,7 +70,7 @@ def free_port() -> int:
 # Options
 
 
-@pytest.mark.parametrize("seconds", ["nan", "inf", "1e400", "1e10", "-1"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e400", "1000001", "-1"])
 @pytest.mark.parametrize("option", [["--timeout"], ["ping", "-i"], ["send", "--retry"]])
 def test_seconds_that_are_none(option: list[str], seconds: str) -> None:
     fails(msgctl(*option, seconds), 2, "Invalid value")
@@ -99,6 +99,12 @@ def test_ping_to_nobody(msgd: Daemon) -> None:
     assert process.stderr.read() == b"msgctl: standard output was closed\n"
     process.stderr.close()
     assert process.wait(SECONDS) == 141
+
+
+def test_an_error_that_cannot_be_said_keeps_its_status() -> None:
+    for arguments, status in (["ping", "-c1", "-p", "1"], 69), (["pong"], 2):
+        shell = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", *command(*arguments)]
+        assert subprocess.run(shell, env=environment()).returncode == status
 
 
 def test_version_and_help() -> None:
@@ -178,7 +184,7 @@ def test_ping_prints_as_ping_does(msgd: Daemon) -> None:
     for sequence in (1, 2, 3):
         pattern = rf"PONG from 127.0.0.1:{msgd.port}: seq={sequence} time=\d+\.\d{{3}} ms"
         assert re.fullmatch(pattern, lines[sequence])
-    assert re.fullmatch(r"3 transmitted, 3 received, 0% loss, time \d+ms", lines[-2])
+    assert re.fullmatch(r"3 packets transmitted, 3 received, 0% packet loss, time \d+ms", lines[-2])
     assert re.fullmatch(r"rtt min/avg/max/mdev = (\d+\.\d{3}/){3}\d+\.\d{3} ms", lines[-1])
 
 
@@ -200,7 +206,7 @@ def test_ping_is_ended_with_its_summary_by_an_interrupt(msgd: Daemon) -> None:
     )
     terminal.expect("seq=1")
     terminal.sendintr()
-    terminal.expect(r"1 transmitted, 1 received, 0% loss")
+    terminal.expect(r"1 packets transmitted, 1 received, 0% packet loss")
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 0
@@ -211,7 +217,7 @@ def test_ping_ends_when_the_server_goes(free_port: int) -> None:
     with scripted(says(b"PONG\n")) as port:
         done = msgctl("ping", "-i0", "-p", port)
     fails(done, 69, "the server closed the connection|the connection broke")
-    assert "2 transmitted, 1 received, 50% loss" in done.stdout
+    assert "2 packets transmitted, 1 received, 50% packet loss" in done.stdout
 
 
 def test_ping_tries_again(free_port: int, start: Start) -> None:
@@ -221,7 +227,7 @@ def test_ping_tries_again(free_port: int, start: Start) -> None:
     with scripted(says(b"PONG\n"), says(b"PONG\n")) as port:
         done = msgctl("ping", "-c2", "-i0", "--retry", "20", "-p", port)
     assert done.returncode == 0
-    assert "3 transmitted, 2 received" in done.stdout
+    assert "3 packets transmitted, 2 received" in done.stdout
 
 
 # Send
@@ -492,7 +498,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
     def run(*arguments: object, columns: int = 100, **env: str) -> pexpect.spawn[str]:
         program, *rest = command(*arguments)
-        settings = environment(XDG_STATE_HOME=str(tmp_path), TERM="xterm", **env)
+        settings = environment(**{"XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", **env})
         settings = {name: value for name, value in settings.items() if value}
         spawned = pexpect.spawn(
             program, rest, encoding="utf-8", timeout=SECONDS, env=settings,
@@ -556,9 +562,6 @@ def test_a_conversation(msgd: Daemon, terminal: Terminal, tmp_path: Path) -> Non
     at.expect("msgd> ")
     at.send("\x1b[A again\r")  # the arrow up brings the line back
     at.expect("hello again\r\n.*hello again\r\n")
-    at.sendline("help")
-    at.expect("terminate +ask the server to stop")
-    at.expect("msgd> ")
     at.sendline("bell \x16\x07")  # Ctrl-V takes the next key as it is
     at.expect(r"bell \\x07\r\n")
     at.sendline("terminate")
@@ -605,6 +608,40 @@ def test_a_conversation_with_a_server_that_goes(terminal: Terminal) -> None:
     assert said.endswith(": the last line is not confirmed\r\n")
 
 
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"LC_ALL": "C"},
+        {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
+        {"XDG_STATE_HOME": "", "HOME": "nowhere"},
+    ],
+    ids=["C", "ascii", "homeless"],
+)
+def test_a_conversation_in_a_poor_environment(
+    msgd: Daemon, terminal: Terminal, env: dict[str, str]
+) -> None:
+    at = terminal("send", "-p", msgd.port, NO_COLOR="1", **env)
+    for text in ("€ and 😀", "日本", "é"):
+        at.expect("msgd> ")
+        at.sendline(text)
+    at.expect("msgd> ")
+    at.sendcontrol("d")
+    assert ends(at)[0] == 0
+    assert msgd.texts() == ["€ and 😀", "日本", "é"]
+
+
+def test_a_quiet_conversation_shows_no_echo(msgd: Daemon, terminal: Terminal) -> None:
+    at = terminal("send", "-q", "-p", msgd.port, NO_COLOR="1")
+    at.expect("msgd> ")
+    at.sendline("hello")
+    at.expect("hello\r\n")
+    at.expect("msgd> ")
+    assert "hello" not in (at.before or "")
+    assert msgd.texts() == ["hello"]
+    refused = terminal("send", "--json", "-p", msgd.port)
+    assert "--json is not for a conversation" in ends(refused)[1]
+
+
 def test_a_conversation_waits_for_its_server(terminal: Terminal) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -614,6 +651,56 @@ def test_a_conversation_waits_for_its_server(terminal: Terminal) -> None:
         at.expect("msgd> ")
         at.sendcontrol("d")
         assert ends(at)[0] == 0
+
+
+def test_a_conversation_goes_on_where_no_password_can_be_verified(terminal: Terminal) -> None:
+    with scripted(says(b"FAIL not now\n", b"MESG a\n")) as port:
+        at = terminal("send", "-p", port, NO_COLOR="1")
+        for line, answer in (
+            ("terminate", "Password: "),
+            ("secret", "refused: not now"),
+            ("a", "a\r\na\r\n"),
+        ):
+            at.sendline(line)
+            at.expect(answer)
+        at.sendcontrol("d")
+        assert ends(at)[0] == 1
+
+
+def test_bytes_at_the_prompt_that_are_no_text(msgd: Daemon, terminal: Terminal) -> None:
+    at = terminal("terminate", "-p", msgd.port, LC_ALL="C.UTF-8")
+    for _ in range(3):
+        at.expect("Password: ")
+        os.write(at.child_fd, b"\xff\n")
+        at.expect("no server has such a password")
+    assert ends(at)[0] == 77
+
+
+def test_a_password_that_cannot_be_verified() -> None:
+    with scripted(says(b"FAIL not now\n")) as port:
+        done = msgctl("terminate", "--password-stdin", "-p", port, stdin=b"secret\n")
+    fails(done, 1, "the server refused it: not now")
+
+
+def test_a_file_that_goes_while_another_is_sent(msgd: Daemon, tmp_path: Path) -> None:
+    """What was read before is sent and confirmed all the same."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    os.mkfifo(first)
+    second.touch()
+    arguments = "send", "-p", msgd.port, "-f", first, "-f", second
+    process = subprocess.Popen(
+        command(*arguments), env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with first.open("w") as lines:
+        second.unlink()
+        lines.write("a\nb\n")
+    out, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out) == (1, "a\nb\n")
+    assert errors == (
+        f"msgctl: {second}: No such file or directory\n"
+        "msgctl: 2 confirmed, 0 refused, 0 not known\n"
+    )
 
 
 def test_progress_is_shown_on_a_terminal_only(

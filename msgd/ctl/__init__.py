@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from msgd.ctl.manners import INTERRUPTED, complain
+from msgd.ctl.manners import INTERRUPTED, complain, open_standard_streams
 
 
 def main() -> None:
     """Run msgctl; the exit status tells how it went."""
+    open_standard_streams()
     try:
         from msgd.ctl.commands import run  # takes most of the time until Ctrl-C is expected
 

@@ -22,7 +22,7 @@ from msgd.ctl.manners import (
     UNAVAILABLE,
     USAGE,
     complain,
-    open_standard_streams,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CONFIG = "/etc/msgd.yaml"  # where the port of this machine's own msgd is looked up
 
-_MOST = 1e9  # seconds; a time-out of a socket that is longer overflows
+_MOST = 1e6  # seconds; what does not fit poll(2)'s 31 bits of milliseconds overflows
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -138,7 +138,9 @@ def send(
     if not (text or files or whole) and sys.stdin.isatty():
         from msgd.ctl.conversation import Conversation
 
-        return Conversation(Retry(retry).connected(_connect)).run()
+        if as_json:
+            raise click.UsageError("--json is not for a conversation")
+        return Conversation(Retry(retry).connected(_connect), quiet).run()
     from msgd.ctl.lines import Files, Text
     from msgd.ctl.printer import Printer
     from msgd.ctl.sending import Sending
@@ -183,7 +185,6 @@ def _usual_port() -> int:
 
 def run() -> int:
     """Do what the command line says; returns the exit status."""
-    open_standard_streams()
     try:
         status = msgctl.main(prog_name="msgctl", standalone_mode=False)
         return status if isinstance(status, int) else OK
@@ -195,12 +196,12 @@ def run() -> int:
         complain("interrupted")
         return INTERRUPTED
     except OSError as error:
-        complain(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}")
+        complain(words(error))
         return REFUSED
     except Exception as error:
-        from msgd.client import MsgdError
+        from msgd.client import MsgdError, Refused
 
         if not isinstance(error, MsgdError):
             raise
         complain(str(error))
-        return UNAVAILABLE
+        return REFUSED if isinstance(error, Refused) else UNAVAILABLE

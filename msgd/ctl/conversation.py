@@ -11,28 +11,25 @@ from msgd.ctl.manners import OK, REFUSED, complain
 from msgd.ctl.terminating import ask, offer
 from msgd.text import escape
 
-HELP = """\
-Each line is sent as a message. The answer is the message as it is archived.
-  help        this help
-  terminate   ask the server to stop; it wants a password
-  Ctrl-D      leave; the server goes on (so does Ctrl-C)
-The arrow keys bring back lines, and edit them. To send one of these words as a message,
-leave, and use: msgctl send terminate"""
-
 _HISTORY_LINES = 1000
 
 
 class Conversation:
     """One run of it; `run` returns the exit status."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, quiet: bool) -> None:
         self._client = client
+        self._quiet = quiet
         self._status = OK
         self._prompt = _coloured("msgd> ", "1;36", in_prompt=True)
 
     def run(self) -> int:
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-        print(f"Connected to {self._client.address}. Type help for help, Ctrl-D to leave.")
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        print(
+            f"Connected to {self._client.address}. Each line is a message;"
+            " Ctrl-D leaves, terminate stops the server."
+        )
         with _History(), self._client:
             try:
                 while self._turn(input(self._prompt)):
@@ -45,29 +42,32 @@ class Conversation:
         """One line; false when it was the last."""
         if line == "terminate":
             return self._terminate()
-        if line == "help":
-            print(HELP)
-        else:
-            self._send(os.fsencode(line))
+        self._send(os.fsencode(line))
         return True
 
     def _send(self, text: bytes) -> None:
         try:
             archived = escape(self._client.send(text).encode("utf-8", "backslashreplace")).decode()
         except Refused as refused:
-            self._status = REFUSED
-            complain(f"refused: {refused.reason}")
+            self._refused(refused)
         except ConnectionLost as lost:
             raise ConnectionLost(f"{lost}: the last line is not confirmed") from None
         else:
-            print(_coloured(archived, "32"))
+            if not self._quiet:
+                print(_coloured(archived, "32"))
 
     def _terminate(self) -> bool:
         try:
             return not offer(self._client, ask())
         except EOFError:
             print("No password: the server goes on.")
-            return True
+        except Refused as refused:
+            self._refused(refused)
+        return True
+
+    def _refused(self, refused: Refused) -> None:
+        self._status = REFUSED
+        complain(f"refused: {refused.reason}")
 
 
 class _History:
@@ -76,16 +76,24 @@ class _History:
     def __enter__(self) -> None:
         import readline
 
-        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        self._file = Path(state) / "msgctl" / "history"
+        from msgd.config import state_directory
+
         self._readline = readline
+        # In the locale C it would take the bytes of UTF-8 for keys pressed together with Meta.
+        for setting in ("input-meta on", "output-meta on", "convert-meta off"):
+            readline.parse_and_bind(f"set {setting}")
+        directory = state_directory("msgctl")
+        self._file = Path(directory, "history") if directory else None
         try:
-            readline.read_history_file(self._file)
+            if self._file:
+                readline.read_history_file(self._file)
         except OSError:
             readline.clear_history()
         readline.set_history_length(_HISTORY_LINES)
 
     def __exit__(self, *error: object) -> None:
+        if self._file is None:
+            return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.touch(mode=0o600)

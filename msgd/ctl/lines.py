@@ -33,6 +33,7 @@ class Text:
     """One message, from the command line."""
 
     refused = 0
+    failure = None
 
     def __init__(self, text: bytes) -> None:
         self.ended = False
@@ -64,11 +65,13 @@ class Text:
 class Files:
     """Files one after the other: each line a message, or each file one (`whole`).
 
-    ``-`` is standard input. `ended` may be set from outside: then nothing more is read.
+    ``-`` is standard input. `ended` may be set from outside: then nothing more is read. It also
+    ends where a file cannot be read, for the reason in `failure`; the first raises OSError.
     """
 
     def __init__(self, names: Sequence[str], whole: bool = False) -> None:
         self.ended = False
+        self.failure: OSError | None = None
         self._bytes_read = 0
         self._names = names
         self._whole = whole
@@ -80,6 +83,8 @@ class Files:
         self._tail = bytearray()
         self._file = -1
         self._open_next()
+        if self.failure is not None:
+            raise self.failure
 
     def total_bytes(self) -> int | None:
         """The size of all of the files; None where one of them is a pipe or a terminal."""
@@ -92,7 +97,11 @@ class Files:
         return None if self._regular else self._file
 
     def read(self) -> Block:
-        data = os.read(self._file, BLOCK_BYTES)
+        try:
+            data = os.read(self._file, BLOCK_BYTES)
+        except OSError as error:
+            self._fail(error, self._segments[-1].name)
+            return _lines(b"")
         self._bytes_read += len(data)
         block = self._take(data) if data else self._end_file()
         self._messages += block.messages
@@ -138,10 +147,19 @@ class Files:
             self.ended = True
             return
         name = self._names[self._opened]
-        self._file = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._file = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self._file = -1
+            self._fail(error, name)
+            return
         self._regular = stat.S_ISREG(os.fstat(self._file).st_mode)
         self._opened += 1
         self._segments.append(_Segment(name, self._messages, 0))
+
+    def _fail(self, error: OSError, name: str) -> None:
+        error.filename = "standard input" if name == "-" else name
+        self.ended, self.failure = True, error
 
     def _take(self, data: bytes) -> Block:
         """The whole lines up to the end of this data; its last, unfinished one is kept."""

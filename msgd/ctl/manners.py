@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 # 69 and 77 are EX_UNAVAILABLE and EX_NOPERM of sysexits(3). What a signal ends counts as 128
 # and the signal's number, as in a shell.
@@ -12,9 +13,15 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def complain(message: str) -> None:
-    """Say what happened and what to do, in one line."""
-    sys.stderr.write(f"msgctl: {message}\n")
-    sys.stderr.flush()
+    """Say what happened and what to do, in one line; if that cannot be said, all else holds."""
+    line = f"msgctl: {message}\n".encode(sys.stderr.encoding, sys.stderr.errors or "strict")
+    with suppress(OSError):
+        os.write(sys.stderr.fileno(), line)
+
+
+def words(error: OSError) -> str:
+    """The error and its file, where it has one, for one line."""
+    return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
 
 
 def discard_output() -> None:

@@ -91,7 +91,8 @@ class Pinging:
             return
         click.echo("\n--- msgd ping statistics ---")
         click.echo(
-            f"{self._sent} transmitted, {received} received, {lost:.4g}% loss, time {elapsed:.0f}ms"
+            f"{self._sent} packets transmitted, {received} received, {lost:.4g}% packet loss,"
+            f" time {elapsed:.0f}ms"
         )
         if figures:
             values = "/".join(f"{value:.3f}" for value in figures.values())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from msgd.client import Client, ConnectionLost, MsgdError
 from msgd.ctl.lines import Files, Text
-from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, UNAVAILABLE, complain
+from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, UNAVAILABLE, complain, words
 from msgd.ctl.printer import Printer
 from msgd.ctl.retry import Retry
 from msgd.pipeline import Answer, Pipeline
@@ -68,12 +68,15 @@ class Sending:
             )
 
     def _finish(self) -> int:
-        pipeline, printer = self._pipeline, self._printer
+        pipeline, printer, failure = self._pipeline, self._printer, self._source.failure
+        if failure is not None:
+            printer.hide()
+            complain(words(failure))
         if not printer.closed:
             printer.finish(pipeline.confirmed, self._refused, pipeline.unknown)
         if printer.closed:
             return self._break_off(f"standard output {printer.closed}", printer.status)
-        return REFUSED if self._refused else OK
+        return REFUSED if self._refused or failure else OK
 
     @property
     def _refused(self) -> int:

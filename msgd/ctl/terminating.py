@@ -39,13 +39,15 @@ def offer(client: Client, password: bytes) -> bool:
 
 
 def ask() -> bytes:
-    """A password from the terminal, which does not show it."""
+    """A password from the terminal, which does not show it; the bytes as they were typed."""
     import getpass
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", getpass.GetPassWarning)
         try:
             return os.fsencode(getpass.getpass("Password: "))
+        except UnicodeDecodeError as error:  # no text in the locale's encoding
+            return bytes(error.object).partition(b"\n")[0]
         except getpass.GetPassWarning:
             raise click.UsageError("there is no terminal to ask at: use --password-stdin") from None
 
