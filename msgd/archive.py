@@ -147,7 +147,7 @@ class Archive:
     """The day files in one directory, of which one is open."""
 
     def __init__(self, directory: str, sync: str) -> None:
-        """Lock the directory, which is made where it is missing; raises `Fatal`."""
+        """Lock the directory (an absolute path), which is made where missing; raises `Fatal`."""
         self.directory = directory
         self.sync = sync  # "always", "second" or "never"
         self.day = ""  # of the open file
@@ -157,8 +157,8 @@ class Archive:
         self._file: DayFile | None = None
         self._batch: list[bytes] = []
         self._unsynced = False
-        # Given up while a directory is synced: clients may have taken every other descriptor.
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        # One, given up while a directory is synced: clients may have taken every other descriptor.
+        self._spare = [_spare_descriptor()]
         try:
             _make_directory(directory)
             self.lock = Lock(directory)
@@ -176,18 +176,29 @@ class Archive:
         except OSError as error:
             if error.errno not in _FULL:
                 raise Fatal(explain(error, self._path(day))) from error
-            self._refuse(error)
+            self._refuse(error, day)
 
     def _mend_newest(self, day: str) -> None:
-        """A crash on an earlier day may have left a torn line at the end of its file."""
-        days = sorted(name for name in os.listdir(self.directory) if is_day_file(name))
-        if days and days[-1] != f"{day}.log":
-            DayFile(os.path.join(self.directory, days[-1])).close()
+        """A crash on another day may have left a torn line at the end of its file.
+
+        That is where current.log leads to: the newest file, unless the clock was set back.
+        """
+        names = [name for name in os.listdir(self.directory) if is_day_file(name)]
+        last = {max(names, default=""), os.path.basename(self._current())}
+        for name in last.intersection(names) - {f"{day}.log"}:
+            DayFile(os.path.join(self.directory, name)).close()
+
+    def _current(self) -> str:
+        """Where current.log leads to; nowhere if it is no symbolic link."""
+        try:
+            return os.readlink(os.path.join(self.directory, CURRENT))
+        except OSError:
+            return ""
 
     def filenos(self) -> list[int]:
         """The descriptors that it needs over a fork."""
         today = [self._file.fileno()] if self._file is not None else []
-        return [self.lock.fd, self._spare, *today]
+        return [self.lock.fd, *today, *self._spare]
 
     def append(self, records: bytes) -> None:
         """Add an entry, one record or several, to the batch."""
@@ -211,7 +222,7 @@ class Archive:
             if self.sync == "always":
                 self.flush()
         if error is not None:
-            self._refuse(error)
+            self._refuse(error, day)
         else:
             self._works = True
         return kept
@@ -229,17 +240,19 @@ class Archive:
             self._opened(day)
             self._works |= closed  # where writing has failed, only a write shows that it works
         except OSError as error:
-            self._refuse(error)
+            self._refuse(error, day)
 
     def reopen(self, day: str) -> None:
         """Close and open the file, as SIGHUP asks."""
+        works = self._works
         self._close_file()
         self.roll(day)
+        self._works &= works  # a file that opens is none that takes records
 
     def close(self) -> None:
         """Flush (unless ``sync: never``), close, and release the directory; raises `Fatal`."""
         self._close_file()
-        os.close(self._spare)
+        self._close_spare()
         self.lock.release()
 
     def _opened(self, day: str) -> DayFile:
@@ -290,27 +303,23 @@ class Archive:
         """A new file is kept only when its directory is (fsync(2))."""
         if self.sync == "never":
             return
-        os.close(self._spare)
+        self._close_spare()
         try:
-            self._fsync_directory()
+            _fsync(self.directory)
         finally:
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            with suppress(OSError):  # then there is none until a directory is synced again
+                self._spare.append(_spare_descriptor())
 
-    def _fsync_directory(self) -> None:
-        directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        except OSError as error:
-            raise Fatal(f"{self.directory}: fsync: {error.strerror}") from error
-        finally:
-            os.close(directory)
+    def _close_spare(self) -> None:
+        while self._spare:
+            os.close(self._spare.pop())
 
     def _path(self, day: str) -> str:
         return os.path.join(self.directory, f"{day}.log")
 
-    def _refuse(self, error: OSError) -> None:
+    def _refuse(self, error: OSError, day: str) -> None:
         """Say so once, not once a message; and once more when the reason changes."""
-        reason = explain(error, self._path(self.day) if self.day else self.directory)
+        reason = explain(error, self._path(day))
         if self.refusing != reason:
             log.error("%s; messages are refused until then", reason)
         self.refusing, self._works, self._refused_at = reason, False, time.monotonic()
@@ -339,9 +348,27 @@ def is_day(text: str) -> bool:
 
 
 def _make_directory(directory: str) -> None:
-    if not os.path.isdir(directory):
+    made, path = [], directory
+    while not os.path.isdir(path):
+        made.append(path)
+        path = os.path.dirname(path)
+    if made:
         os.makedirs(directory, DIRECTORY_MODE)
         os.chmod(directory, DIRECTORY_MODE)  # whatever the umask
-        parent = os.open(os.path.dirname(os.path.abspath(directory)), os.O_RDONLY)
-        os.fsync(parent)
-        os.close(parent)
+    for path in made:
+        _fsync(os.path.dirname(path))
+
+
+def _fsync(directory: str) -> None:
+    """Put on stable storage which names are in it; raises `Fatal`, or OSError before it begins."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise Fatal(f"{directory}: fsync: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _spare_descriptor() -> int:
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

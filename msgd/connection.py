@@ -8,7 +8,8 @@ import termios
 import time
 from selectors import EVENT_READ, EVENT_WRITE
 
-from msgd.protocol import Event, ServerProtocol
+from msgd.framing import Event
+from msgd.protocol import ServerProtocol
 
 # Output that a client has not taken; with more than this it is not read from.
 OUTPUT_BYTES = 64 * 1024
@@ -35,6 +36,7 @@ class Connection:
         "held",
         "holding",
         "interest",
+        "left",
         "name",
         "origin",
         "pending",
@@ -57,12 +59,13 @@ class Connection:
         self.protocol = ServerProtocol(message_bytes)
         self._output: list[bytes | memoryview] = []
         self.pending = 0  # bytes of output
-        self.held = 0  # so many of them were there at the end of the last turn
+        self.held = 0  # bytes of output, and behind a password, at the end of the last turn
         self.appetite = BITE_FIRST  # bytes to read at once
         self.bite = 0  # bytes of the last read
         self.read_at = 0.0  # when that was
         self.pushes = False  # whether it may wait for its turn to be read from
         self.slow = False  # a bite of its has taken too long
+        self.left: int | None = None  # bytes that it had not acknowledged: see takes_output
         self.interest = 0  # what the selector watches
         self.remaining: int | None = None  # bytes to read yet, once the server is stopping
         self.waiting = False  # for the verdict on a password
@@ -167,6 +170,11 @@ class Connection:
         """Forget the output: nobody is there to take it."""
         self._output, self.pending = [], 0
 
+    def takes_output(self) -> bool:
+        """Whether the client has taken some of what it is sent since this was asked before."""
+        before, self.left = self.left, self.pending + self._unacknowledged()
+        return self.left not in (0, before)
+
     def limit_input(self) -> None:
         """Read only what has arrived by now: the server is stopping."""
         self.remaining = _bytes(self.socket, termios.FIONREAD)
@@ -185,7 +193,10 @@ class Connection:
         A close with unread input, or input after it, resets the stream, and a reset drops what
         is still on its way (RFC 9293, section 3.10.4; RFC 1122, section 4.2.2.13).
         """
-        return _bytes(self.socket, termios.TIOCOUTQ) == 0  # SIOCOUTQ in tcp(7); counts our FIN
+        return self._unacknowledged() == 0
+
+    def _unacknowledged(self) -> int:
+        return _bytes(self.socket, termios.TIOCOUTQ)  # SIOCOUTQ in tcp(7); counts our FIN
 
 
 def _bytes(sock: socket.socket, request: int) -> int:

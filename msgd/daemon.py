@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         help="configuration (/etc/msgd.yaml where that exists)",
     )  # fmt: skip
     add("-p", "--port", metavar="N", type=_port, help="TCP port, 0 for any; overrides the file")
-    add("-d", "--log-directory", metavar="DIR", type=_path, help="the archive; overrides the file")
+    add(
+        "-d", "--log-directory", metavar="DIR", type=_directory,
+        help="the archive; overrides the file",
+    )  # fmt: skip
     add("--check", action="store_true", help="show the effective configuration; start nothing")
     add("--daemonize", action="store_true", help="go to the background, and log to syslog")
     add("--pidfile", metavar="FILE", help="name the daemon's process there while it runs")
@@ -99,6 +102,10 @@ def _path(text: str) -> str:
     if not text:  # of a variable that is not set; it would mean the folder where one stands
         raise argparse.ArgumentTypeError("must not be empty")
     return text
+
+
+def _directory(text: str) -> str:
+    return os.path.abspath(_path(text))  # a daemon changes to /, and reads its arguments again
 
 
 def _serve(given: argparse.Namespace) -> None:

@@ -29,8 +29,8 @@ class HangUps:
 
     def watch(self, peer: Connection) -> None:
         descriptor = peer.socket.fileno()
-        self._watched[descriptor] = peer
         self._epoll.register(descriptor, EPOLLRDHUP | EPOLLONESHOT)
+        self._watched[descriptor] = peer
 
     def forget(self, peer: Connection) -> None:
         """To be called before its descriptor is closed, and where it is not watched, too."""

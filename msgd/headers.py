@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from msgd.text import is_plain
+
 PING, PONG, MESG, MORE = b"PING", b"PONG", b"MESG", b"MORE"
 TERM, PWOK, PWNO, PWIV, FAIL = b"TERM", b"PWOK", b"PWNO", b"PWIV", b"FAIL"
 
@@ -65,10 +67,9 @@ def request(header: bytes, argument: bytes | None = None) -> bytes:
 
 
 def well_formed(password: bytes) -> bool:
-    """Whether TERM may carry this: 1 to 1,024 bytes of UTF-8 without control characters."""
-    try:
-        text = password.decode()
-    except UnicodeDecodeError:
-        return False
-    controls = any(char < " " or "\x7f" <= char <= "\x9f" for char in text)
-    return 1 <= len(password) <= PASSWORD_BYTES and not controls
+    """Whether TERM may carry this: 1 to 1,024 bytes of text in which nothing needs an escape."""
+    return (
+        1 <= len(password) <= PASSWORD_BYTES
+        and is_plain(password)
+        and not (b"\t" in password or b"\n" in password)
+    )

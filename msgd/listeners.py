@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from selectors import EVENT_READ, BaseSelector
@@ -120,9 +121,11 @@ class Listeners:
             selector.register(sock, EVENT_READ, partial(self._accept, sock))
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; who has connected by now is let in before."""
         self._unwatch()
         for sock in self.sockets:
+            with suppress(OSError):  # there may be no descriptors for all of them
+                self._admit_some(sock, _BACKLOG)
             sock.close()
         self.sockets = []
 
@@ -140,19 +143,28 @@ class Listeners:
             self.watch(self._selector)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS_A_TURN):
+        if listener not in self.sockets:  # closed in this very turn
+            return
+        try:
+            if self._admit_some(listener, ACCEPTS_A_TURN):
+                self._all_are_in()
+        except OSError as error:
+            self._pause(error)  # no descriptors, no memory; and nothing else may spin either
+
+    def _admit_some(self, listener: socket.socket, most: int) -> bool:
+        """Let in so many of those who wait; whether nobody waits any more. Raises OSError."""
+        for _ in range(most):
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
-                self._all_are_in()
-                return
+                return True
             except OSError as error:
                 if error.errno in _GONE:
                     continue
-                self._pause(error)  # no descriptors, no memory; and nothing else may spin either
-                return
+                raise
             sock.setblocking(False)
             self._admit(sock, unmapped(address[0]), address[1])
+        return False
 
     def _all_are_in(self) -> None:
         """Nobody waits any more: that is the news, not that one of those who wait is let in."""

@@ -24,6 +24,8 @@ class Lock:
     def _acquire(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._path, flags, 0o640)
+        with suppress(OSError):  # whatever the umask; somebody else's file stays as it is
+            os.fchmod(fd, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

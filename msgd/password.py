@@ -62,9 +62,7 @@ def _parse(text: str) -> _Hash:
     ):
         raise ValueError("asks for too much: at most 128 MiB (128 * r * 2^ln bytes) and p=16")
     try:
-        salt, digest = (
-            base64.b64decode(part + "=" * (-len(part) % 4)) for part in found.group(4, 5)
-        )
+        salt, digest = map(_decode, found.group(4, 5))
     except ValueError:
         raise ValueError("salt or hash is not base64") from None
     if not (8 <= len(salt) <= 64 and 16 <= len(digest) <= 64):

@@ -10,10 +10,10 @@ from selectors import BaseSelector
 from typing import TYPE_CHECKING
 
 from msgd.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES, Connection
+from msgd.framing import Event
 from msgd.hangups import HangUps
 from msgd.headers import BUSY, FAIL
 from msgd.listeners import endpoint
-from msgd.protocol import Event
 from msgd.seldom import Seldom
 from msgd.timeouts import Alarm, Timeouts
 
@@ -26,11 +26,11 @@ CLOSE_SECONDS = 5.0  # for a client to take what it is owed when the server want
 # For the verdict on the password of a client that has closed its side. It may be there still, and
 # is answered then; or it is gone, which cannot be told apart, and must not keep its place for long.
 HALF_CLOSED_SECONDS = 3.0
-LINGER_SECONDS = 0.02  # between two looks whether it has
+LINGER_SECONDS = 0.02  # between two looks whether a client has acknowledged all that was sent
 # Output, and lines behind passwords, of all clients together. With more than this everybody is read
 # from in small bites: what is read may be answered with twenty times as much.
 HELD_BYTES = 64 << 20
-_TURNED_AWAY = 64  # clients over the limit that are told so at the same time
+_TURNED_AWAY = 64  # clients over the limit that may take their time to hear it
 
 
 class Peers:
@@ -52,7 +52,7 @@ class Peers:
         self._active: dict[Connection, None] = {}  # to be settled in this turn
         self._resumable: dict[Connection, None] = {}  # to go on behind a password in the next turn
         self._lingering: dict[Connection, None] = {}  # shut, but not all of it acknowledged
-        self._held = 0  # bytes of output that no client has taken yet
+        self._held = 0  # bytes of output, and of lines behind passwords, of all clients
         self.handshake: Timeouts[Connection] = Timeouts(0, alarm)
         self.idle: Timeouts[Connection] = Timeouts(0, alarm)
         self.quiet: Timeouts[Connection] = Timeouts(0, alarm)
@@ -62,14 +62,24 @@ class Peers:
         self._alarm = alarm
         self.configure(config)
         self._refused = Seldom(logging.WARNING, "%s may not connect (allow)")
+        self._unwatchable = Seldom(logging.ERROR, "%s: closed: it cannot be watched: %s")
         self._busy = Seldom(logging.WARNING, "limits.clients (%d) reached: turned %s away")
 
     def configure(self, config: Config) -> None:
-        """Take over limits, time-outs and networks; clients that are there keep theirs."""
+        """Take over limits, time-outs and networks.
+
+        Clients that are there stay, and keep their ``message_bytes``; time-outs are new for them,
+        too.
+        """
         self._limits, self._allow = config.limits, config.allow
         self.handshake.set(config.limits.handshake_seconds)
         self.idle.set(config.limits.idle_seconds)
         self.quiet.set(config.limits.bare_quiet_ms / 1000)
+        if config.limits.idle_seconds:
+            now = time.monotonic()
+            for peer in self._all:
+                if peer not in self.idle and not peer.closing:
+                    self.idle.start(peer, now)
 
     def __len__(self) -> int:
         return len(self._all) - len(self._turned_away)
@@ -109,7 +119,9 @@ class Peers:
         self._busy(self._limits.clients, origin)
         peer.queue(peer.protocol.reply(FAIL, BUSY).data)
         self.dismiss(peer, now)
-        peer.broken = len(self._turned_away) >= _TURNED_AWAY
+        if len(self._turned_away) >= _TURNED_AWAY:  # what it is told may be lost in a reset
+            peer.send()
+            peer.broken = True
         self._turned_away.add(peer)
 
     def receive(self, peer: Connection, stamp: bytes, now: float) -> list[Event]:
@@ -133,11 +145,12 @@ class Peers:
     def dismiss(self, peer: Connection, now: float) -> None:
         """Close a client when it has taken what it is owed.
 
-        One that has closed its own side may take its time; any other is closed soon.
+        One that has closed its own side may take its time, unless it is idle; any other is closed
+        soon.
         """
         peer.closing = True
-        self.idle.stop(peer)
         if not peer.ended:
+            self.idle.stop(peer)
             self.closing.start(peer, now)
         self._active[peer] = None
 
@@ -147,12 +160,15 @@ class Peers:
         self._active[peer] = None
 
     def expire(self, now: float) -> Iterator[Connection]:
-        """Close those whose time is up; returns those whose bare message is complete."""
+        """Close those whose time is up; yields those whose bare message is complete."""
         for peer in [*self.handshake.expired(now), *self.idle.expired(now)]:
-            if peer.waiting:  # it is not the client that lets the other wait
+            # It waits for us, or for its quiet while; or it has enough to do with what we send.
+            if peer.waiting or peer.protocol.unfinished or peer.takes_output():
                 self.idle.start(peer, now)
                 continue
             log.debug("%s: closed after a time-out", peer.name)
+            if peer.closing:
+                peer.broken = True
             self.dismiss(peer, now)
         for peer in self.half_closed.expired(now):
             self._give_up(peer)
@@ -163,14 +179,19 @@ class Peers:
             self._active[peer] = None
             yield peer
 
-    def resumable(self) -> list[Connection]:
-        """Those whose password is answered, and who take what else they are owed."""
-        peers, self._resumable = self._resumable, {}
-        return [*peers]
+    def resumable(self) -> Connection | None:
+        """Who waits longest of those whose password is answered, and who take what they are owed.
+
+        It is `activate`d again where it is to come again.
+        """
+        peer = next(iter(self._resumable), None)
+        if peer is not None:
+            del self._resumable[peer]
+        return peer
 
     def next(self) -> float:
-        """When `expire` is to be called."""
-        return min(timeouts.next() for timeouts in self._timeouts)
+        """When `expire` and `resumable` are to be called."""
+        return 0.0 if self._resumable else min(timeouts.next() for timeouts in self._timeouts)
 
     def settle(self) -> None:
         """Send what this turn owes to its clients; then watch each of them, or close it."""
@@ -192,7 +213,7 @@ class Peers:
                 self._close(peer)
             elif (peer.closing or peer.remaining is not None) and peer.is_done():
                 self._finish(peer)
-            elif (wanted := peer.wanted()) != peer.interest:
+            if peer in self._all and (wanted := peer.wanted()) != peer.interest:
                 self._watch(peer, wanted)
 
     def _hold(self, peer: Connection, size: int) -> None:
@@ -210,15 +231,20 @@ class Peers:
             self._alarm.at(time.monotonic() + LINGER_SECONDS)
 
     def _watch(self, peer: Connection, wanted: int) -> None:
-        if not wanted:
-            self._selector.unregister(peer.socket)
-            self._hang_ups.watch(peer)
-        elif peer.interest:
-            self._selector.modify(peer.socket, wanted, peer)
-        else:
-            self._hang_ups.forget(peer)
-            self._selector.register(peer.socket, wanted, peer)
-        peer.interest = wanted
+        watched, peer.interest = peer.interest, 0
+        try:
+            if not wanted:
+                self._selector.unregister(peer.socket)
+                self._hang_ups.watch(peer)
+            elif watched:
+                self._selector.modify(peer.socket, wanted, peer)
+            else:
+                self._hang_ups.forget(peer)
+                self._selector.register(peer.socket, wanted, peer)
+            peer.interest = wanted
+        except OSError as error:  # fs.epoll.max_user_watches, or no memory: see epoll_ctl(2)
+            self._unwatchable(peer.name, error.strerror)
+            self._close(peer)
 
     def _hung_up(self, peer: Connection, gone: bool) -> None:
         if gone:
@@ -235,6 +261,7 @@ class Peers:
         self._all.discard(peer)
         self._turned_away.discard(peer)
         self._lingering.pop(peer, None)
+        self._resumable.pop(peer, None)
         for timeouts in self._timeouts:
             timeouts.stop(peer)
         self._hang_ups.forget(peer)

@@ -10,61 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from msgd.framing import (
-    Answer,
-    BareFraming,
-    Close,
-    Dropped,
-    Event,
-    LineFraming,
-    Records,
-    Terminate,
-    reply,
-)
-from msgd.headers import (
-    FAIL,
-    HEADERS,
-    MESG,
-    MORE,
-    NO_HANDSHAKE,
-    PING,
-    PONG,
-    PWIV,
-    PWNO,
-    PWOK,
-    TERM,
-    encode_lines,
-    encode_message,
-    request,
-    well_formed,
-)
-
-__all__ = [
-    "FAIL",
-    "HEADERS",
-    "MESG",
-    "MORE",
-    "PING",
-    "PONG",
-    "PWIV",
-    "PWNO",
-    "PWOK",
-    "TERM",
-    "Answer",
-    "ClientProtocol",
-    "Close",
-    "Dropped",
-    "Event",
-    "ProtocolError",
-    "Records",
-    "Reply",
-    "ServerProtocol",
-    "Terminate",
-    "encode_lines",
-    "encode_message",
-    "request",
-    "well_formed",
-]
+from msgd.framing import Answer, BareFraming, Close, Event, LineFraming, reply
+from msgd.headers import FAIL, HEADERS, MESG, MORE, NO_HANDSHAKE, PING, PONG
 
 
 class ServerProtocol:

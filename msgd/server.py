@@ -22,12 +22,12 @@ from msgd.archive import Archive
 from msgd.clock import DAY_BYTES, Clock
 from msgd.config import Config, ConfigError
 from msgd.connection import BITE_LEAST, BITE_SECONDS, Connection
-from msgd.headers import NOT_VERIFIED, NOT_WRITTEN, PWNO, STOPPING
+from msgd.framing import Answer, Dropped, Event, Records, Terminate
+from msgd.headers import FAIL, NOT_VERIFIED, NOT_WRITTEN, PWNO, PWOK, STOPPING
 from msgd.housekeeper import Housekeeper
 from msgd.listeners import Listeners, bind, endpoint
 from msgd.password import Guard
 from msgd.peers import Peers
-from msgd.protocol import FAIL, PWOK, Answer, Dropped, Event, Records, Terminate
 from msgd.schedule import SYNCED, UNSYNCED, Ready, Wait, order, rounds
 from msgd.seldom import Seldom
 from msgd.signals import Signals
@@ -37,24 +37,27 @@ from msgd.timeouts import Alarm
 log = logging.getLogger("msgd")
 
 STOP_SECONDS = 5.0  # for all clients to take what they are owed when the server stops
-_SPARE_DESCRIPTORS = 64
+# Beside the clients: files, listeners, children's pipes; and clients over the limit, until told so.
+_SPARE_DESCRIPTORS = 256
 
 
 class Server:
     """Listens, archives and echoes, in one thread."""
 
     def __init__(self, config: Config, sockets: Sequence[socket.socket] = ()) -> None:
-        """Listen (or take these listening sockets), lock the archive and open it.
+        """Lock the archive, listen (or take these listening sockets), and open the archive.
 
         Raises `Fatal`.
         """
         self._config = config
         self._alarm = Alarm()
+        self._clock = Clock(config.time_zone)
+        # Locked first: of a msgd that runs already this says more than that its port is taken.
+        self._archive = Archive(config.log_directory, config.sync)
         self._listeners = Listeners(list(sockets) or bind(config), self._alarm, self._admit)
         self.addresses = [endpoint(*s.getsockname()[:2]) for s in self._listeners.sockets]
-        self._clock = Clock(config.time_zone)
-        self._archive = Archive(config.log_directory, config.sync)
-        self._archive.start(self._clock.stamp()[:DAY_BYTES].decode())
+        self._stamp = self._clock.stamp()
+        self._archive.start(self._today)
         self._guard: Guard[Connection] = Guard(config.password_hash, self._alarm)
         self._housekeeper = Housekeeper()
         self._status = Status(self._alarm)
@@ -65,7 +68,7 @@ class Server:
             for header in (PWOK, PWNO, FAIL)
         }
         self._owed: list[tuple[Connection, Records | Answer]] = []
-        self._now, self._stamp, self._day = 0.0, b"", ""
+        self._now, self._day = 0.0, ""
         self._stop_at = inf
         self._stopping = False
 
@@ -105,9 +108,17 @@ class Server:
         log.info("listening on %s", ", ".join(self.addresses))
         systemd.notify("READY=1")
 
+    @property
+    def _today(self) -> str:
+        """The day of all records of this turn."""
+        return self._stamp[:DAY_BYTES].decode()
+
     def _turn(self) -> None:
         ready = self._wait.until(self._alarm.due)
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
+        if self._today < self._day:  # set back, to a day whose file may be being compressed
+            self._housekeeper.stop()
+            self._day = ""
         pace = SYNCED if self._archive.sync == "always" else UNSYNCED
         light, heavy = order(self._readable(ready))
         self._serve(light, pace.commit_bytes, inf)
@@ -166,8 +177,7 @@ class Server:
         """
         for peer in self._peers.expire(self._now):
             self._take(peer, peer.protocol.quiet(self._stamp + peer.origin))
-        for peer in self._peers.resumable():
-            self._resume(peer)
+        self._resume()
         self._step_guard()
         self._listeners.step(self._now)
         if self._now >= self._status.next():
@@ -183,7 +193,7 @@ class Server:
     def _commit(self) -> None:
         """Write the batch; only then are the echoes owed, and FAIL for what is not in it."""
         owed, self._owed = self._owed, []
-        kept = self._archive.commit(self._stamp[:DAY_BYTES].decode())
+        kept = self._archive.commit(self._today)
         for peer, event in owed:
             if isinstance(event, Answer):
                 peer.queue(event.data)
@@ -201,15 +211,14 @@ class Server:
 
     def _keep_house(self) -> None:
         """Once a second while something happens, and now and then while nothing does."""
-        day = self._stamp[:DAY_BYTES].decode()
-        self._archive.roll(day)
+        self._archive.roll(self._today)
         self._archive.settle()
         if self._archive.sync == "second":
             self._archive.flush()
-        if day != self._day:
-            self._day = day
+        if self._day != self._today:
+            self._day = self._today
             self._status.new_day()
-            self._housekeeper.wish(day)
+            self._housekeeper.wish(self._day)
         self._housekeeper.step(self._config)
         self._status.report(len(self._peers), self._archive.refusing, self._now)
 
@@ -220,23 +229,24 @@ class Server:
         """Have it verified; or say at once that it is not."""
         peer.holding = True
         if self._stopping or peer.given_up:
-            reason = STOPPING if self._stopping else NOT_VERIFIED
-            self._owed.append((peer, peer.protocol.reply(FAIL, reason)))
+            self._answer_password(peer, FAIL)
         else:
             peer.waiting = True
             self._guard.ask(peer.address, peer, password, self._now)
 
-    def _resume(self, peer: Connection) -> None:
-        """Go on behind a password, for as long as a bite of any other client may take.
+    def _resume(self) -> None:
+        """Go on behind passwords, for as long as one bite may take: who comes too late is first
+        in the next turn.
 
-        There may be thousands of lines, and of passwords that are not verified.
+        There may be thousands of lines behind one, and of passwords that are not verified.
         """
         end = time.monotonic() + BITE_SECONDS
-        while peer.holding and not peer.waiting and time.monotonic() < end:
-            events = peer.protocol.resume(self._stamp + peer.origin, BITE_LEAST)
-            peer.holding = peer.protocol.holds
-            self._take(peer, events)
-        self._peers.activate(peer)
+        while time.monotonic() < end and (peer := self._peers.resumable()) is not None:
+            while peer.holding and not peer.waiting and time.monotonic() < end:
+                events = peer.protocol.resume(self._stamp + peer.origin, BITE_LEAST)
+                peer.holding = peer.protocol.holds
+                self._take(peer, events)
+            self._peers.activate(peer)
 
     def _give_up(self, peer: Connection) -> None:
         """It is gone, or may be: no password of its takes the place of another's any more."""
@@ -249,7 +259,12 @@ class Server:
             self._answer_password(peer, header)
 
     def _answer_password(self, peer: Connection, header: bytes) -> None:
-        """Answer a TERM; what came behind it is taken up in the next turn."""
+        """Answer a TERM; what came behind it is taken up in the next turn.
+
+        Where there is no password the answer is known, also to those that nobody verifies.
+        """
+        if header == FAIL and self._guard.stored is None:
+            header = PWNO
         reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
         self._owed.append((peer, peer.protocol.reply(header, reason)))
         self._asked[header](peer.name)
@@ -293,20 +308,22 @@ class Server:
             self._configure(self._load())
         except ConfigError as error:
             log.error("%s; going on with the old configuration", error)
-        self._archive.reopen(self._stamp[:DAY_BYTES].decode())
+        self._archive.reopen(self._today)
         systemd.notify("READY=1")
 
     def _configure(self, config: Config) -> None:
         for key in ("listen", "port", "log_directory"):
             if getattr(config, key) != getattr(self._config, key):
                 log.warning("%s: a change needs a restart", key)
+                config = config._replace(**{key: getattr(self._config, key)})
         self._config = config
         self._clock = Clock(config.time_zone)
         self._guard.stored = config.password_hash
         self._archive.sync = config.sync
         self._peers.configure(config)
         _raise_descriptor_limit(config.limits.clients)
-        self._housekeeper.wish(self._day)
+        self._housekeeper.wish(self._today)
+        self._housekeeper.step(config)
         log.info("configuration read again")
 
 

@@ -45,7 +45,9 @@ def well_formed(password: bytes) -> bool:
         text = password.decode()
     except UnicodeDecodeError:
         return False
-    return 1 <= len(password) <= 1024 and all(unicodedata.category(char) != "Cc" for char in text)
+    return 1 <= len(password) <= 1024 and not any(
+        unicodedata.category(char) == "Cc" or ord(char) in BIDI_AND_SEPARATORS for char in text
+    )
 
 
 class Model:

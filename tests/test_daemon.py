@@ -352,7 +352,7 @@ def test_when_the_starter_ends_the_daemon_serves(background: Background) -> None
 
 
 def test_the_daemon_has_left_its_starter(background: Background, tmp_path: Path) -> None:
-    assert background.start(cwd=tmp_path)[0] == 0
+    assert background.start(cwd=tmp_path, umask=0o077)[0] == 0
     pid = background.pid
     process = Path(f"/proc/{pid}")
     assert os.readlink(process / "cwd") == "/"
@@ -360,9 +360,9 @@ def test_the_daemon_has_left_its_starter(background: Background, tmp_path: Path)
     assert all(os.readlink(process / "fd" / name) == "/dev/null" for name in "012")
     modes = {
         name: stat.S_IMODE((background.archive / name).stat().st_mode)
-        for name in (".", "current.log")
+        for name in (".", "current.log", ".msgd.lock")
     }
-    assert modes == {".": 0o750, "current.log": 0o640}
+    assert modes == {".": 0o750, "current.log": 0o640, ".msgd.lock": 0o640}
 
 
 def test_it_inherits_no_descriptor(background: Background, tmp_path: Path) -> None:
@@ -381,13 +381,30 @@ def test_relative_paths_mean_the_starter_s_directory(background: Background) -> 
     assert (status, errors) == (0, "")
     background._pids.append(background.pid)
     assert (folder / "here" / "current.log").exists()
-    background.config.write_text("listen: 127.0.0.1\nport: 0\nlimits: {clients: 1}\n")
+    old = folder / "here" / "2001-01-01.log"
+    old.touch()
+    background.config.write_text("listen: 127.0.0.1\nport: 0\nkeep_days: 1\nlimits: {clients: 1}\n")
     os.kill(background.pid, signal.SIGHUP)
+    wait_for(lambda: not old.exists(), "the end of an old day")
     address = ("127.0.0.1", background.port())
     with Client(address) as first:
         first.send(b"PING\n")
         first.expect(b"PONG\n")
         wait_for(lambda: _is_busy(address), "the new limit")
+
+
+def test_a_reload_does_not_go_to_another_directory(background: Background, tmp_path: Path) -> None:
+    """That needs a restart; until then it must not delete anything there."""
+    assert background.start()[0] == 0
+    there = tmp_path / "there"
+    there.mkdir()
+    old = background.archive / "2001-01-01.log", there / "2001-01-01.log"
+    for file in old:
+        file.touch()
+    background.config.write_text(f"log_directory: {there}\nkeep_days: 1\n")
+    os.kill(background.pid, signal.SIGHUP)
+    wait_for(lambda: not old[0].exists(), "the end of an old day")
+    assert old[1].exists()
 
 
 def _is_busy(address: tuple[str, int]) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import mounts, tracing
+from tests.campaign import fake, mounts, tracing
 from tests.campaign.check import verify
 from tests.campaign.load import Sender
 from tests.campaign.manager import Manager
@@ -24,6 +24,7 @@ FAIL = b"FAIL archive cannot be written\n"
 RESUMED = "is being written again"
 
 as_root = pytest.mark.skipif(not mounts.IS_ROOT, reason="only root can mount file systems")
+needs_clock = pytest.mark.skipif(fake.LIBRARY is None, reason="libfaketime is not installed")
 with_strace = pytest.mark.skipif(not tracing.is_installed(), reason="strace is not installed")
 
 
@@ -235,7 +236,7 @@ def test_log_directory_becomes_a_file_for_a_while(start: Start) -> None:
 
 @with_strace
 def test_a_file_that_cannot_be_made_leaks_no_descriptor(start: Start, tmp_path: Path) -> None:
-    inject = "--trace=fchmod", "--inject=fchmod:error=EPERM:when=2+"
+    inject = "--trace=fchmod", "--inject=fchmod:error=EPERM:when=3+"
     msgd = start(CONFIG, wrapper=tracing.wrapper(tmp_path / "trace", *inject))
     (path,) = msgd.files()
     with msgd.line_client() as client:
@@ -245,6 +246,73 @@ def test_a_file_that_cannot_be_made_leaks_no_descriptor(start: Start, tmp_path: 
             assert client.ask(b"MESG refused\n") == FAIL
         assert client.ask(b"MESG a\n") == b"MESG a\n"
         assert len(os.listdir(f"/proc/{msgd.pid}/fd")) == before
+
+
+@with_strace
+def test_a_descriptor_that_is_missing_once_harms_nobody(start: Start, tmp_path: Path) -> None:
+    """The one that is kept for directories: where it cannot be had again, there is none."""
+    inject = "--trace-path=/dev/null", "--trace=openat", "--inject=openat:error=ENFILE:when=3"
+    msgd = start(CONFIG, wrapper=tracing.wrapper(tmp_path / "trace", *inject))
+    with msgd.line_client() as first, msgd.line_client() as second:
+        for number in range(3):
+            msgd.files()[-1].unlink()
+            for client in (first, second):
+                message = b"MESG %d\n" % number
+                assert client.ask(message) == message
+    assert msgd.texts() == ["2", "2"]
+    assert "ENFILE" in (tmp_path / "trace").read_text()
+
+
+@with_strace
+def test_a_client_that_cannot_be_watched_is_closed(start: Start, tmp_path: Path) -> None:
+    """As where fs.epoll.max_user_watches is reached."""
+    inject = "--trace=epoll_ctl", "--inject=epoll_ctl:error=ENOSPC:when=12+"
+    msgd = start(CONFIG, wrapper=tracing.wrapper(tmp_path / "trace", *inject))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(msgd.connect()) for _ in range(12)]
+        msgd.wait_log("closed: it cannot be watched: No space left on device")
+        assert clients[-1].rest() == b""
+        assert clients[0].ask(b"PING\n") == b"PONG\n"
+        assert clients[0].ask(b"MESG kept\n") == b"MESG kept\n"
+    assert msgd.texts() == ["kept"]
+
+
+@as_root
+def test_a_reload_on_a_full_disk_is_no_news(start: Start, small: Path, tmp_path: Path) -> None:
+    with closing(Manager(tmp_path)) as manager:
+        msgd = start(CONFIG, folder=small, env=manager.env())
+        with msgd.line_client() as client:
+            until_fail(client)
+            msgd.signal(signal.SIGHUP)
+            msgd.wait_log("configuration read again")
+            manager.wait_beats(15)
+            assert client.ask(b"MESG " + b"y" * 2000 + b"\n") == FAIL
+    assert RESUMED not in msgd.log
+
+
+@needs_clock
+def test_what_stands_in_the_way_of_a_new_day_is_named(start: Start, tmp_path: Path) -> None:
+    clock = fake.FakeClock(tmp_path, "2026-03-01 12:00:00")
+    msgd = start(CONFIG, env=clock.env())
+    (msgd.log_directory / "2026-03-02.log").mkdir()
+    with msgd.line_client() as client:
+        clock.set("2026-03-02 12:00:00")
+        assert client.ask(b"MESG refused\n") == FAIL
+        msgd.wait_log("2026-03-02.log: Is a directory .msgd writes to regular files only")
+
+
+@needs_clock
+def test_a_torn_line_is_ended_although_a_later_day_is_there(start: Start, tmp_path: Path) -> None:
+    """The clock was ahead once, and is right again."""
+    clock = fake.FakeClock(tmp_path, "2026-03-04 12:00:00")
+    archive = tmp_path / "msgd" / "archive"
+    archive.mkdir(parents=True)
+    for day, text in ("03", "a\ntorn"), ("09", "b\n"):
+        (archive / f"2026-03-{day}.log").write_text(text)
+    (archive / "current.log").symlink_to("2026-03-03.log")
+    start(CONFIG, folder=tmp_path / "msgd", env=clock.env())
+    assert (archive / "2026-03-03.log").read_text() == "a\ntorn\n"
+    assert (archive / "2026-03-09.log").read_text() == "b\n"
 
 
 def replace_by_symlink(path: Path) -> None:

@@ -93,6 +93,19 @@ def test_what_waits_behind_a_password_costs_its_bytes_and_holds_up_nobody(start:
         assert clients[0].read(1000) == b"FAIL unknown header\n" * 50
 
 
+def test_without_a_password_the_answer_is_always_no(start: Start) -> None:
+    """Also to those for whom a server with a password has no time."""
+    msgd = start("listen: 127.0.0.1\n")
+    with msgd.line_client() as client, msgd.line_client() as other:
+        client.send(b"".join(b"TERM %d\n" % number for number in range(6)) + b"MESG end\n")
+        assert client.finish() == b"PWNO\n" * 6 + b"MESG end\n"
+        other.send(b"TERM a\n" * 3)
+        assert other.line() == b"PWNO\n"
+        msgd.signal(signal.SIGTERM)
+        assert other.rest() == b"PWNO\n" * 2
+    assert msgd.wait() == 0
+
+
 def test_a_stop_answers_thousands_of_passwords(msgd: Daemon) -> None:
     with msgd.line_client() as client, msgd.line_client() as other:
         client.send(b"TERM a\nMESG b\n" * 1000)

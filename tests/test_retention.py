@@ -120,6 +120,32 @@ def test_the_daemon_compresses_a_finished_day_and_deletes_an_old_one(
 
 
 @needs_clock
+def test_a_clock_set_back_to_the_day_that_is_compressed(start: Start, tmp_path: Path) -> None:
+    """What is archived in a day's file from then on must not be deleted with it."""
+    clock = fake.FakeClock(tmp_path, "2026-03-02 12:00:00")
+    folder = tmp_path / "msgd"
+    day = folder / "archive" / "2026-03-01.log"
+    day.parent.mkdir(parents=True)
+    day.write_bytes(random.Random(4).randbytes(32 << 20) + b"\n")
+    daemon = start(f"{CONFIG}compress: gzip\n", folder=folder, env=clock.env())
+    wait_for(lambda: (folder / "archive" / ".2026-03-01.log.gz.new").exists())
+    clock.set("2026-03-01 12:00:00")
+    send(daemon, b"back")
+    assert not children(daemon.pid)
+    assert day.read_bytes().endswith(b" back\n")
+    clock.set("2026-03-02 12:00:00")
+    send(daemon, b"forth")
+    daemon.wait_log("2026-03-01.log: compressed")
+    with gzip.open(f"{day}.gz") as unpacked:
+        unpacked.seek(32 << 20)
+        assert unpacked.read().endswith(b" back\n")
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@needs_clock
 @pytest.mark.skipif(not mounts.IS_ROOT, reason="only root can mount file systems")
 def test_a_compression_that_fails_is_reported_and_tried_again_the_next_day(
     start: Start, tmp_path: Path
@@ -133,6 +159,7 @@ def test_a_compression_that_fails_is_reported_and_tried_again_the_next_day(
         daemon = start(f"{CONFIG}compress: gzip\n", folder=folder, env=clock.env())
         daemon.wait_log("2026-03-01.log: .*No space left on device; tried again tomorrow")
         assert day.read_bytes() == data + b"\n"
+        send(daemon, b"what it had begun does not keep the disk full")
         mounts.resize(daemon.log_directory, "4m")
         clock.set("2026-03-03 12:00:00")
         send(daemon, b"next day")
@@ -155,3 +182,19 @@ def test_without_a_descriptor_for_retention_the_daemon_goes_on(
     daemon = start(f"{CONFIG}compress: gzip\n", wrapper=trace)
     daemon.wait_log("retention: cannot start: Too many open files; tried again tomorrow")
     send(daemon, b"served")
+
+
+def test_a_damaged_gzip_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "2026-03-01.log.gz").write_bytes(gzip.compress(b"first\n" * 99)[:-20] + b"x" * 20)
+    for day in ("2026-03-01", "2026-03-02"):
+        (tmp_path / f"{day}.log").write_bytes(b"second\n")
+    said = run(tmp_path, compress="gzip").splitlines()
+    assert [line.partition(" ")[0] for line in said] == ["error", "info"]
+    assert names(tmp_path) == {"2026-03-01.log", "2026-03-01.log.gz", "2026-03-02.log.gz"}
+
+
+def test_a_directory_that_cannot_be_listed_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    assert run(folder) == (
+        f"error {folder}: [Errno 2] No such file or directory: '{folder}'; tried again tomorrow\n"
+    )

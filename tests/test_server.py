@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import select
+import shutil
 import signal
 import socket
 import struct
 import threading
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.campaign import tracing
 from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start, wait_for
 
 
@@ -29,12 +34,17 @@ def descriptors(daemon: Daemon) -> int:
     return len(os.listdir(f"/proc/{daemon.pid}/fd"))
 
 
-def fill(deaf: Client) -> None:
-    """Send without reading until the daemon takes no more."""
+LINE = b"MESG " + b"x" * 9994 + b"\n"
+
+
+def fill(deaf: Client) -> int:
+    """Send lines without reading until the daemon takes no more; how many bytes it took."""
     deaf.socket.setblocking(False)
+    sent = 0
     with suppress(BlockingIOError):
         while True:
-            deaf.socket.send(b"MESG " + b"x" * 9994 + b"\n")
+            sent += deaf.socket.send(LINE[sent % len(LINE) :])
+    return sent
 
 
 def test_a_bare_client_gets_every_answer(msgd: Daemon) -> None:
@@ -155,6 +165,20 @@ def test_the_limit_of_clients_admits_just_as_many(start: Start) -> None:
         client.close()
 
 
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
+def test_descriptors_for_all_clients_and_those_over_the_limit(start: Start) -> None:
+    limit = ("prlimit", "--nofile=64:4096")
+    msgd = start("listen: 127.0.0.1\nlimits: {clients: 40}\n", wrapper=limit)
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(msgd.line_client())
+        msgd.signal(signal.SIGSTOP)
+        others = [stack.enter_context(msgd.connect()) for _ in range(150)]
+        msgd.signal(signal.SIGCONT)
+        assert {other.rest() for other in others} == {b"FAIL busy\n"}
+    assert "cannot accept" not in msgd.log
+
+
 def test_networks_that_may_not_connect_are_closed_at_once(start: Start) -> None:
     daemon = start("allow: 127.0.0.2/32\n")
     with daemon.connect(source="127.0.0.1") as refused:
@@ -190,10 +214,68 @@ def test_a_client_that_does_not_read_is_not_read_from(msgd: Daemon) -> None:
         wait_for(is_stuck)
         assert rss(msgd) - before < 24 << 20
         ticks = cpu_ticks(msgd)
-        for _ in range(10):
-            assert other.ask(b"PING\n") == b"PONG\n"
-        assert cpu_ticks(msgd) - ticks < 50
+        time.sleep(1)  # the window in which its processor time is measured
+        assert other.ask(b"PING\n") == b"PONG\n"
+        assert cpu_ticks(msgd) - ticks < 20
     deaf.close()
+
+
+def test_who_reads_slowly_after_the_last_word_costs_no_processor(start: Start) -> None:
+    msgd = start("listen: 127.0.0.1\nlimits: {idle_seconds: 0.2}\n", "--verbose")
+    with msgd.line_client() as slow:
+        fill(slow)
+        msgd.wait_log("closed after a time-out")
+        slow.socket.setblocking(True)
+        wait_for(lambda: slow.read(1 << 16) and has_said_goodbye(slow), "the server's FIN")
+        ticks = cpu_ticks(msgd)
+        time.sleep(1)  # the window in which its processor time is measured
+        assert cpu_ticks(msgd) - ticks < 20
+
+
+def has_said_goodbye(client: Client) -> bool:
+    """Whether the server has closed its side, while the client has not read so far: FIN_WAIT1."""
+    ports = [address[1] for address in (client.socket.getpeername(), client.socket.getsockname())]
+    ends = [f"0100007F:{port:04X}" for port in ports]
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    return any(line.split()[1:4] == [*ends, "04"] for line in lines)
+
+
+def test_who_reads_slowly_is_not_idle(start: Start) -> None:
+    """Five times as long as it may be idle it sends nothing, as nothing is taken from it."""
+    msgd = start("listen: 127.0.0.1\nlimits: {idle_seconds: 0.4}\n")
+    with msgd.line_client() as slow:
+        sent = fill(slow)
+        slow.socket.setblocking(True)
+        end = time.monotonic() + 2
+        read = 0
+        while time.monotonic() < end:
+            read += len(slow.read(1 << 16))
+            time.sleep(0.05)  # its pace
+        missing = -sent % len(LINE)
+        slow.send(LINE[len(LINE) - missing :] + b"MESG last\n")
+        slow.read(sent + missing - read)
+        assert slow.line() == b"MESG last\n"
+
+
+def test_who_is_half_closed_and_does_not_read_is_idle(start: Start) -> None:
+    msgd = start("listen: 127.0.0.1\nlimits: {idle_seconds: 0.5}\n")
+    before = descriptors(msgd)
+    with msgd.line_client() as deaf:
+        deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        while not awaits_writing(msgd):  # with little to write, so that it still reads
+            deaf.send(LINE)
+        deaf.socket.shutdown(socket.SHUT_WR)
+        wait_for(lambda: descriptors(msgd) == before, "its end")
+
+
+def awaits_writing(msgd: Daemon) -> bool:
+    """Whether the daemon has output for which a socket has no room: it is watched for EPOLLOUT."""
+    for info in Path(f"/proc/{msgd.pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):
+            watched = re.findall(r"^tfd:.* events: +([0-9a-f]+)", info.read_text(), re.MULTILINE)
+            if any(int(events, 16) & select.EPOLLOUT for events in watched):
+                return True
+    return False
 
 
 def test_resets_leave_nothing_behind(msgd: Daemon) -> None:
@@ -277,6 +359,39 @@ def test_signals_stop_it_and_lose_nothing(msgd: Daemon, number: int) -> None:
     assert sorted(msgd.texts()) == ["one", "three", "two"]
 
 
+def test_a_stop_answers_those_who_have_connected_just_before(msgd: Daemon) -> None:
+    """More than are let in at once; the daemon sleeps until all have connected, and the stop."""
+    msgd.signal(signal.SIGSTOP)
+    clients = [msgd.connect() for _ in range(150)]
+    for client in clients:
+        client.send(b"PING\nMESG a\n")
+    msgd.signal(signal.SIGTERM)
+    msgd.signal(signal.SIGCONT)
+    assert [client.rest() for client in clients] == [b"PONG\nMESG a\n"] * 150
+    assert msgd.wait() == 0
+    assert msgd.texts() == ["a"] * 150
+
+
+@pytest.mark.skipif(not tracing.is_installed(), reason="strace is not installed")
+def test_a_stop_and_a_connection_at_once(start: Start, tmp_path: Path) -> None:
+    """In one turn, in this order: while the turn before syncs, and sends the echo."""
+    trace = tmp_path / "trace"
+    inject = (f"--inject={call}:delay_enter=500000" for call in ("fdatasync", "sendto"))
+    options = "--trace=fdatasync,sendto", "--signal=SIGTERM", *inject
+    msgd = start("listen: 127.0.0.1\n", wrapper=tracing.wrapper(trace, *options))
+    with msgd.line_client() as first:
+        first.send(b"MESG a\n")
+        wait_for(lambda: b"a\n" in msgd.archive(), "the write before the sync")
+        msgd.signal(signal.SIGTERM)
+        wait_for(lambda: "SIGTERM" in trace.read_text(), "the signal, before the echo")
+        with msgd.connect() as second:
+            second.send(b"PING\nMESG b\n")
+            assert first.rest() == b"MESG a\n"
+            assert second.rest() == b"PONG\nMESG b\n"
+    assert msgd.wait() == 0
+    assert "cannot accept" not in msgd.log
+
+
 def test_a_second_signal_stops_it_at_once(msgd: Daemon) -> None:
     deaf = msgd.line_client()
     fill(deaf)
@@ -299,6 +414,13 @@ def test_reload_takes_what_is_new_and_keeps_the_clients(start: Start) -> None:
             assert new.ask(b"MESG 12345678901\n") == b"FAIL message too long\n"
             assert new.ask(b"TERM %b\n" % PASSWORD.encode()) == b"PWNO\n"
         assert client.ask(b"MESG 12345678901\n") == b"MESG 12345678901\n"
+
+
+def test_a_reload_sets_the_time_outs_of_those_who_are_there(msgd: Daemon) -> None:
+    with msgd.line_client() as client:
+        msgd.config.write_text("limits: {idle_seconds: 0.2}\n")
+        msgd.signal(signal.SIGHUP)
+        assert client.rest() == b""
 
 
 def test_a_reload_without_a_hash_leaves_nobody_waiting(msgd: Daemon) -> None:
@@ -342,6 +464,10 @@ def test_two_daemons_on_one_directory(start: Start, msgd: Daemon) -> None:
     other = start("", "--log-directory", str(msgd.log_directory), ready=False)
     assert other.wait() == 1
     assert f"another msgd (pid {msgd.pid})" in other.log
+    directory = ("--log-directory", str(msgd.log_directory))
+    third = start("", *directory, "--port", str(msgd.port), ready=False)
+    assert third.wait() == 1
+    assert f"another msgd (pid {msgd.pid})" in third.log
 
 
 def test_an_idle_daemon_uses_no_processor(msgd: Daemon) -> None:

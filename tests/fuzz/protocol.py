@@ -21,7 +21,8 @@ import atheris  # type: ignore[import-not-found]
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["msgd"]):
     from msgd import framing
-    from msgd.protocol import Answer, Close, Dropped, Event, Records, ServerProtocol, Terminate
+    from msgd.framing import Answer, Close, Dropped, Event, Records, Terminate
+    from msgd.protocol import ServerProtocol
 
 from tests.model import BIDI_AND_SEPARATORS, Model
 
