@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import generator
 from .generator import Work, push
-from .peers import configure, msgd_command, python
+from .peers import configure, python
 from .process import BenchError, read_announced_port, running
 from .runner import fresh_directory
 
@@ -34,6 +34,16 @@ for _ in range(int(sys.argv[1])):
     (b"2026-11-23T02:51:07.123456+00:00 " + b"".join(lines)).isascii()
 """
 YARDSTICK_ROUNDS = 1_000
+
+# Callgrind is slow, and what the daemon does depends on its speed: how much it reads at once, and
+# whether it sleeps. It is to work as if it were not slow.
+UNHURRIED = """
+import sys
+from math import inf
+from msgd import connection, daemon, schedule
+connection.BITE_SECONDS, schedule.AWAKE_SECONDS = inf, 0.0
+sys.exit(daemon.main())
+"""
 
 # The smaller of two runs; the larger has three times as many messages.
 WORKS = {
@@ -91,7 +101,7 @@ def _message(directory: Path, work: Work) -> float:
 def _daemon(directory: Path, work: Work, messages: int) -> int:
     with fresh_directory(directory) as place:
         configuration = configure("msgd.yaml", place, 0, "never")
-        command = [*msgd_command(), "--config", str(configuration)]
+        command = [python(), "-c", UNHURRIED, "--config", str(configuration)]
         command += ["--log-directory", str(place / "archive")]
         with running(_counted(place, command), stderr=subprocess.PIPE) as process:
             assert process.stderr is not None
