@@ -30,7 +30,7 @@ _FAILURES = (OSError, EOFError, ValueError, zlib.error)  # the last three: of a 
 
 def main(directory: str, today: str, keep_days: int, compress: str) -> None:
     """Go through the directory once. Every failure is one printed line; the rest goes on."""
-    with suppress(OSError):
+    with suppress(OSError):  # the systemd unit forbids it, as it does all that sets priorities
         os.nice(10)
     try:
         names = sorted(os.listdir(directory))
