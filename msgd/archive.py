@@ -244,10 +244,10 @@ class Archive:
 
     def reopen(self, day: str) -> None:
         """Close and open the file, as SIGHUP asks."""
-        works = self._works
+        works = self._works or self._file is None  # a file that opens need not take records
         self._close_file()
         self.roll(day)
-        self._works &= works  # a file that opens is none that takes records
+        self._works &= works
 
     def close(self) -> None:
         """Flush (unless ``sync: never``), close, and release the directory; raises `Fatal`."""

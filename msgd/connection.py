@@ -96,7 +96,7 @@ class Connection:
     def receive(self, most: int, stamp: bytes) -> list[Event]:
         """Read once, a bite of at most so many bytes; what has come, taken apart."""
         size = min(self.appetite, most)
-        if self.remaining is not None:
+        if self.remaining is not None and not self.shut:
             size = min(size, self.remaining)
         self.bite = 0
         try:

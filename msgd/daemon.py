@@ -159,6 +159,8 @@ def _hash_password(given: argparse.Namespace) -> None:
 def _ask_password() -> bytes:
     from getpass import getpass
 
+    from msgd.text import typed
+
     try:
         password = getpass("Password: ")
         again = getpass("The same again: ")
@@ -171,7 +173,7 @@ def _ask_password() -> bytes:
         raise
     if password != again:
         raise Fatal("the two are not the same; nothing was made of them")
-    return password.encode("utf-8", "surrogateescape")
+    return typed(password)
 
 
 def _read_password() -> bytes:

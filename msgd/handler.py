@@ -60,7 +60,7 @@ class MsgdHandler(logging.Handler):
         self._sending = self._queue  # of which the batch is that is on its way
         self._dropped = 0
         self._in_vain = False  # the last flush has not emptied the queue
-        self._closed = False
+        self._ending = False  # the thread ends when the queue is empty
         self._trouble = ""  # why the last attempt to send has failed
         self._thread: threading.Thread | None = None
         self._client: Client | None = None
@@ -85,14 +85,15 @@ class MsgdHandler(logging.Handler):
         """Wait until everything is archived, but not longer than the time-out."""
         self._hurry.set()
         with self._changed:
-            self._in_vain = not self._changed.wait_for(lambda: not self._queue, self.timeout)
+            self._await_answers()
 
     def close(self) -> None:
         """Flush, disconnect, and say what is not delivered. Another record opens it again."""
-        if not self._in_vain:  # or logging.shutdown would wait twice for the same
-            self.flush()
+        self._hurry.set()
         with self._changed:
-            self._closed = True
+            if not self._in_vain:  # or logging.shutdown would wait twice for the same
+                self._await_answers()
+            self._ending = True
             left = len(self._queue) + self._dropped
             self._queue, self._dropped = deque(), 0
             self._changed.notify_all()
@@ -100,9 +101,12 @@ class MsgdHandler(logging.Handler):
         self._count_out(left, self._trouble or "the server is too slow")
         super().close()
 
+    def _await_answers(self) -> None:
+        self._in_vain = not self._changed.wait_for(lambda: not self._queue, self.timeout)
+
     def _has_thread(self) -> bool:
         """Start the thread where there is none; false when Python is past starting any."""
-        self._closed = False
+        self._ending = False
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="msgd-handler", daemon=True)
             try:
@@ -127,7 +131,7 @@ class MsgdHandler(logging.Handler):
     def _next_batch(self) -> list[str]:
         """The oldest records, once there are any; nothing when this thread is to end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
+            self._changed.wait_for(lambda: self._queue or self._ending)
             self._sending = self._queue
             if not self._queue:  # closed; a record from now on starts another thread
                 self._disconnect()

@@ -140,7 +140,10 @@ class Listeners:
         """Watch again after a pause."""
         if now >= self._paused_until and self._selector is not None:
             self._paused_until = inf
-            self.watch(self._selector)
+            try:
+                self.watch(self._selector)
+            except OSError as error:  # as in Peers._watch
+                self._pause(error)
 
     def _accept(self, listener: socket.socket) -> None:
         if listener not in self.sockets:  # closed in this very turn
@@ -185,5 +188,6 @@ class Listeners:
     def _unwatch(self) -> None:
         if self._selector is not None and self._paused_until == inf:
             for sock in self.sockets:
-                self._selector.unregister(sock)
+                with suppress(KeyError):  # perhaps not all of them could be watched
+                    self._selector.unregister(sock)
         self._paused_until = inf

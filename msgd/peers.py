@@ -78,7 +78,7 @@ class Peers:
         if config.limits.idle_seconds:
             now = time.monotonic()
             for peer in self._all:
-                if peer not in self.idle and not peer.closing:
+                if peer not in self.idle and (peer.ended or not peer.closing):
                     self.idle.start(peer, now)
 
     def __len__(self) -> int:
@@ -162,8 +162,7 @@ class Peers:
     def expire(self, now: float) -> Iterator[Connection]:
         """Close those whose time is up; yields those whose bare message is complete."""
         for peer in [*self.handshake.expired(now), *self.idle.expired(now)]:
-            # It waits for us, or for its quiet while; or it has enough to do with what we send.
-            if peer.waiting or peer.protocol.unfinished or peer.takes_output():
+            if self._is_busy(peer):
                 self.idle.start(peer, now)
                 continue
             log.debug("%s: closed after a time-out", peer.name)
@@ -178,6 +177,11 @@ class Peers:
         for peer in self.quiet.expired(now):
             self._active[peer] = None
             yield peer
+
+    def _is_busy(self, peer: Connection) -> bool:
+        """Whether it waits for us, or for its quiet while, or has enough to do with our output."""
+        waits = peer.waiting or peer in self._resumable or peer.protocol.unfinished
+        return waits or peer.takes_output()
 
     def resumable(self) -> Connection | None:
         """Who waits longest of those whose password is answered, and who take what they are owed.
@@ -244,6 +248,7 @@ class Peers:
             peer.interest = wanted
         except OSError as error:  # fs.epoll.max_user_watches, or no memory: see epoll_ctl(2)
             self._unwatchable(peer.name, error.strerror)
+            peer.broken = True
             self._close(peer)
 
     def _hung_up(self, peer: Connection, gone: bool) -> None:

@@ -64,6 +64,11 @@ def _visible(char: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def typed(text: str) -> bytes:
+    """What a user has typed, as UTF-8, whatever the locale; what was no text there as it came."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def unsafe_lines(lines: bytes) -> list[int]:
     """Where, in whole lines, those begin that need an escape: offsets in ascending order."""
     if is_plain(lines):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -640,6 +641,40 @@ def test_a_quiet_conversation_shows_no_echo(msgd: Daemon, terminal: Terminal) ->
     assert msgd.texts() == ["hello"]
     refused = terminal("send", "--json", "-p", msgd.port)
     assert "--json is not for a conversation" in ends(refused)[1]
+
+
+def test_ctrl_c_while_an_echo_is_awaited(terminal: Terminal) -> None:
+    with scripted(silent) as port:
+        at = terminal("send", "-p", port, NO_COLOR="1")
+        at.expect("msgd> ")
+        at.sendline("two")
+        at.expect("two\r\n")
+        at.sendintr()
+        at.expect("interrupted: the last line is not confirmed")
+        assert ends(at)[0] == 130
+
+
+def test_nobody_reads_what_a_conversation_says(msgd: Daemon) -> None:
+    shell = f"exec 3> >(:); wait $!; exec {shlex.join(command('send', '-p', msgd.port))} >&3"
+    at = pexpect.spawn("bash", ["-c", shell], timeout=SECONDS, env=environment())
+    at.expect("msgctl: standard output was closed")
+    at.expect(pexpect.EOF)
+    at.close()
+    assert at.exitstatus == 141
+
+
+def test_nobody_reads_that_the_password_was_accepted(msgd: Daemon) -> None:
+    shell = f"{shlex.join(command('terminate', '--password-stdin', '-p', msgd.port))} | true"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shell], input=PASSWORD, env=environment(), text=True,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert done.stderr.splitlines() == [
+        "msgctl: password accepted: the server stops",
+        "msgctl: standard output was closed",
+    ]
+    assert done.returncode == 141
+    assert msgd.wait() == 0
 
 
 def test_a_conversation_waits_for_its_server(terminal: Terminal) -> None:

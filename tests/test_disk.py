@@ -277,6 +277,31 @@ def test_a_client_that_cannot_be_watched_is_closed(start: Start, tmp_path: Path)
     assert msgd.texts() == ["kept"]
 
 
+@with_strace
+def test_a_listener_that_cannot_be_watched_again_at_once(start: Start, tmp_path: Path) -> None:
+    """First there is no descriptor for a client, and then, after the pause, no memory to watch."""
+    inject = "accept4:error=EMFILE:when=1", "epoll_ctl:error=ENOSPC:when=5"
+    options = "--trace=accept4,epoll_ctl", *(f"--inject={call}" for call in inject)
+    trace = tmp_path / "trace"
+    msgd = start(CONFIG, wrapper=tracing.wrapper(trace, *options))
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+    assert "ENOSPC" in trace.read_text()
+    msgd.wait_log("accepting connections again")
+
+
+def test_a_reload_after_the_mend_is_good_news(start: Start) -> None:
+    msgd = start(CONFIG)
+    (path,) = msgd.files()
+    with msgd.line_client() as client:
+        path.rename(path.with_suffix(".moved"))
+        path.mkdir()
+        assert client.ask(b"MESG refused\n") == FAIL
+    path.rmdir()
+    msgd.signal(signal.SIGHUP)
+    msgd.wait_log(RESUMED)
+
+
 @as_root
 def test_a_reload_on_a_full_disk_is_no_news(start: Start, small: Path, tmp_path: Path) -> None:
     with closing(Manager(tmp_path)) as manager:

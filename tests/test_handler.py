@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -155,6 +156,29 @@ def test_what_was_not_confirmed_before_a_break_is_sent_again(log: logging.Logger
         handler.flush()
         assert not handler._queue
         handler.close()
+
+
+def test_records_that_are_logged_while_it_is_closed_are_archived(
+    msgd: Daemon, log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = handle(log, msgd.port)
+    closing = True
+
+    def close_often() -> None:
+        while closing:
+            handler.close()
+
+    thread = threading.Thread(target=close_often)
+    thread.start()
+    for number in range(5000):
+        log.info("record %d", number)
+        if number % 50 == 0:
+            time.sleep(0.001)  # to let the other thread close it, too
+    closing = False
+    thread.join()
+    handler.flush()
+    assert msgd.texts() == [f"record {number}" for number in range(5000)]
+    assert capsys.readouterr().err == ""
 
 
 def test_an_answer_that_comes_after_close_takes_no_later_record(

@@ -257,14 +257,20 @@ def test_who_reads_slowly_is_not_idle(start: Start) -> None:
         assert slow.line() == b"MESG last\n"
 
 
-def test_who_is_half_closed_and_does_not_read_is_idle(start: Start) -> None:
-    msgd = start("listen: 127.0.0.1\nlimits: {idle_seconds: 0.5}\n")
+@pytest.mark.parametrize("reload", [False, True])
+def test_who_is_half_closed_and_does_not_read_is_idle(start: Start, reload: bool) -> None:
+    idle = "listen: 127.0.0.1\nlimits: {idle_seconds: 0.5}\n"
+    msgd = start("listen: 127.0.0.1\n" if reload else idle)
     before = descriptors(msgd)
     with msgd.line_client() as deaf:
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         while not awaits_writing(msgd):  # with little to write, so that it still reads
             deaf.send(LINE)
         deaf.socket.shutdown(socket.SHUT_WR)
+        msgd.line_client().close()  # by its answer the daemon has seen that, too
+        if reload:
+            msgd.config.write_text(idle)
+            msgd.signal(signal.SIGHUP)
         wait_for(lambda: descriptors(msgd) == before, "its end")
 
 
@@ -370,6 +376,20 @@ def test_a_stop_answers_those_who_have_connected_just_before(msgd: Daemon) -> No
     assert [client.rest() for client in clients] == [b"PONG\nMESG a\n"] * 150
     assert msgd.wait() == 0
     assert msgd.texts() == ["a"] * 150
+
+
+def test_what_comes_after_a_stop_takes_no_echo_away(msgd: Daemon) -> None:
+    """Closed with unread input, the stream would be reset, and what is still on its way dropped."""
+    with msgd.line_client() as slow:
+        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lines = b"MESG " + b"x" * 94 + b"\n"
+        slow.send(lines * 600)
+        wait_for(lambda: msgd.archive().count(b"\n") == 600, "all in the archive")
+        msgd.signal(signal.SIGTERM)
+        wait_for(lambda: has_said_goodbye(slow), "the server's FIN")
+        slow.send(b"MESG late\n")
+        assert slow.rest() == lines * 600
+    assert msgd.wait() == 0
 
 
 @pytest.mark.skipif(not tracing.is_installed(), reason="strace is not installed")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msgd.text import escape, is_plain, unsafe_lines
+from msgd.text import escape, is_plain, typed, unsafe_lines
 from tests.model import BIDI_AND_SEPARATORS, escaped
 
 CONTROLS = [code for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"]
@@ -56,3 +56,8 @@ def test_unsafe_lines_are_those_that_need_an_escape(lines: list[bytes], plain: i
             expected.append(at)
         at += len(line) + 1
     assert unsafe_lines(data) == expected
+
+
+def test_what_is_typed_becomes_utf8_whatever_the_locale() -> None:
+    assert typed("é€") == "é€".encode()
+    assert typed(b"a\xff".decode("ascii", "surrogateescape")) == b"a\xff"

@@ -22,6 +22,7 @@ from msgd.ctl.manners import (
     UNAVAILABLE,
     USAGE,
     complain,
+    unless_closed,
     words,
 )
 
@@ -107,7 +108,8 @@ def ping(count: int | None, interval: float, retry: float, as_json: bool) -> int
     from msgd.ctl.pinging import Pinging
     from msgd.ctl.retry import Retry
 
-    return Pinging(_connect, Retry(retry), as_json).run(count, interval)
+    pinging = Pinging(_connect, Retry(retry), as_json)
+    return unless_closed(lambda: pinging.run(count, interval))
 
 
 @msgctl.command()
@@ -140,13 +142,14 @@ def send(
 
         if as_json:
             raise click.UsageError("--json is not for a conversation")
-        return Conversation(Retry(retry).connected(_connect), quiet).run()
+        return unless_closed(Conversation(Retry(retry).connected(_connect), quiet).run)
     from msgd.ctl.lines import Files, Text
     from msgd.ctl.printer import Printer
     from msgd.ctl.sending import Sending
+    from msgd.text import typed
 
     is_text = bool(text) and text != ("-",)
-    source = Text(os.fsencode(" ".join(text))) if is_text else Files(files or ("-",), whole)
+    source = Text(typed(" ".join(text))) if is_text else Files(files or ("-",), whole)
     return Sending(_connect, source, Printer(source, quiet, as_json), Retry(retry)).run()
 
 
@@ -157,7 +160,8 @@ def terminate(password_stdin: bool) -> int:
     """Ask the server to stop, with its password."""
     from msgd.ctl.terminating import terminate
 
-    return terminate(_connect(), password_stdin)
+    client = _connect()
+    return unless_closed(lambda: terminate(client, password_stdin))
 
 
 def _connect() -> Client:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from msgd.client import Client, ConnectionLost, Refused
-from msgd.ctl.manners import OK, REFUSED, complain
+from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, complain
 from msgd.ctl.terminating import ask, offer
-from msgd.text import escape
+from msgd.text import escape, typed
 
 _HISTORY_LINES = 1000
 
@@ -42,7 +42,7 @@ class Conversation:
         """One line; false when it was the last."""
         if line == "terminate":
             return self._terminate()
-        self._send(os.fsencode(line))
+        self._send(typed(line))
         return True
 
     def _send(self, text: bytes) -> None:
@@ -52,6 +52,10 @@ class Conversation:
             self._refused(refused)
         except ConnectionLost as lost:
             raise ConnectionLost(f"{lost}: the last line is not confirmed") from None
+        except KeyboardInterrupt:
+            self._status = INTERRUPTED
+            complain("interrupted: the last line is not confirmed")
+            raise
         else:
             if not self._quiet:
                 print(_coloured(archived, "32"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 # 69 and 77 are EX_UNAVAILABLE and EX_NOPERM of sysexits(3). What a signal ends counts as 128
@@ -27,6 +28,16 @@ def words(error: OSError) -> str:
 def discard_output() -> None:
     """Nobody takes standard output any more; else Python would try once more at its very end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def unless_closed(verb: Callable[[], int]) -> int:
+    """Run the verb; where nobody reads standard output any more, say so and end."""
+    try:
+        return verb()
+    except BrokenPipeError:
+        discard_output()
+        complain("standard output was closed")
+        return BROKEN_PIPE
 
 
 def open_standard_streams() -> None:

@@ -10,7 +10,7 @@ from time import monotonic, sleep
 import click
 
 from msgd.client import Client, MsgdError
-from msgd.ctl.manners import BROKEN_PIPE, INTERRUPTED, OK, UNAVAILABLE, complain, discard_output
+from msgd.ctl.manners import INTERRUPTED, OK, UNAVAILABLE, complain
 from msgd.ctl.retry import Retry
 
 
@@ -27,14 +27,6 @@ class Pinging:
         self._begin = monotonic()
 
     def run(self, number: int | None, interval: float) -> int:
-        try:
-            return self._run(number, interval)
-        except BrokenPipeError:
-            discard_output()
-            complain("standard output was closed")
-            return BROKEN_PIPE
-
-    def _run(self, number: int | None, interval: float) -> int:
         status = OK
         try:
             for sequence in count(1):

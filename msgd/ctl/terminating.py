@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import click
 
 from msgd.client import Client, PasswordRefused
 from msgd.ctl.manners import NO_PERMISSION, OK, complain
+from msgd.text import typed
 
 _TRIES = 3
 
@@ -34,18 +34,22 @@ def offer(client: Client, password: bytes) -> bool:
         else:
             complain("no server has such a password (1 to 1024 bytes of text): it goes on")
         return False
-    click.echo("Password accepted: the server stops.")
+    try:
+        click.echo("Password accepted: the server stops.")
+    except OSError:
+        complain("password accepted: the server stops")
+        raise
     return True
 
 
 def ask() -> bytes:
-    """A password from the terminal, which does not show it; the bytes as they were typed."""
+    """A password from the terminal, which does not show it; where it is no text, its bytes."""
     import getpass
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", getpass.GetPassWarning)
         try:
-            return os.fsencode(getpass.getpass("Password: "))
+            return typed(getpass.getpass("Password: "))
         except UnicodeDecodeError as error:  # no text in the locale's encoding
             return bytes(error.object).partition(b"\n")[0]
         except getpass.GetPassWarning:
