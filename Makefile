@@ -21,7 +21,7 @@ test: .venv/test
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST)
 	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report
+	@$(BIN)/coverage report $(COVERAGE)
 
 # Measures msgd beside its peers (tests/bench/README.md); BENCH='--rounds 1 --scale 0.1' for a look.
 bench: .venv/test
