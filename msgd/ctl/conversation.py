@@ -28,7 +28,8 @@ class Conversation:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         print(
             f"Connected to {self._client.address}. Each line is a message;"
-            " Ctrl-D leaves, terminate stops the server."
+            " Ctrl-D leaves, terminate stops the server.",
+            flush=True,  # input() would overlook that nobody reads it
         )
         with _History(), self._client:
             try:
@@ -58,7 +59,7 @@ class Conversation:
             raise
         else:
             if not self._quiet:
-                print(_coloured(archived, "32"))
+                print(_coloured(archived, "32"), flush=True)
 
     def _terminate(self) -> bool:
         try:
