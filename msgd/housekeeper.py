@@ -22,13 +22,14 @@ class Housekeeper:
     """Starts retention for a new day, and puts what it says into the daemon's log."""
 
     def __init__(self) -> None:
-        self._due = ""  # the day for which it is to run
+        self.day = ""  # for which it was last wished: no file of an earlier day is safe from it
+        self._due = ""  # the same, as long as it has not begun
         self._child: subprocess.Popen[bytes] | None = None
         self._said = -1  # a file in memory: unlike a pipe it never makes the child wait
 
     def wish(self, day: str) -> None:
         """Run for this day, when `step` finds that no other run is under way."""
-        self._due = day
+        self.day = self._due = day
 
     def step(self, config: Config) -> None:
         """Go on; to be called when a child has ended (SIGCHLD)."""
@@ -41,7 +42,7 @@ class Housekeeper:
 
     def stop(self) -> None:
         """End it, before this returns; what it was compressing is begun again another day."""
-        self._due = ""
+        self.day = self._due = ""
         if self._child is not None:
             self._child.terminate()
             self._child.wait()

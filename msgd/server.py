@@ -116,7 +116,7 @@ class Server:
     def _turn(self) -> None:
         ready = self._wait.until(self._alarm.due)
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
-        if self._today < self._day:  # set back, to a day whose file may be being compressed
+        if self._today < self._housekeeper.day:  # set back: it may be at this day's file
             self._housekeeper.stop()
             self._day = ""
         pace = SYNCED if self._archive.sync == "always" else UNSYNCED
