@@ -87,17 +87,16 @@ def dump(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def default_log_directory() -> str | None:
-    """Where the archive lives when nobody says so; None where there is no such place.
+def default_log_directory() -> str:
+    """Where the archive lives when nobody says so.
 
     systemd.exec(5) gives LogsDirectory= as a list with colons; the first is ours.
     """
     given = os.environ.get("LOGS_DIRECTORY", "").split(":")[0]
     if given:
         return os.path.abspath(given)
-    if os.geteuid() == 0:
-        return "/var/log/msgd"
-    return state_directory("msgd")
+    own = None if os.geteuid() == 0 else state_directory("msgd")
+    return own or "/var/log/msgd"
 
 
 def state_directory(program: str) -> str | None:
@@ -131,8 +130,6 @@ def _build(values: dict[str, Any]) -> Config:
         section, _, key = option.name.rpartition(".")
         (limits if section else top)[key] = values.get(option.name, option.default)
     top["log_directory"] = top["log_directory"] or default_log_directory()
-    if top["log_directory"] is None:
-        raise ConfigError("log_directory: must be given: this user has no home directory")
     return Config(**top, limits=Limits(**limits))
 
 

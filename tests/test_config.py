@@ -127,13 +127,12 @@ def test_an_alias_is_the_value_that_it_names(path: Path) -> None:
     )
 
 
-def test_without_a_home_directory_there_is_no_default(
+def test_without_a_home_directory_the_default_is_that_of_root(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for an unknown user
-    with pytest.raises(ConfigError, match="log_directory: must be given"):
-        defaults(path)
+    assert defaults(path).log_directory == "/var/log/msgd"
 
 
 def test_addresses_are_the_default_only_when_nobody_wrote_them(path: Path) -> None:
