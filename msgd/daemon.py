@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NoReturn
 
-from msgd import __version__, log
-from msgd.config import OPTIONS, Config, ConfigError, dump, load
+from msgd import __version__
+from msgd.config.options import OPTIONS, Config, ConfigError, dump, load
 from msgd.errors import Fatal
+from msgd.process import log
 
 OK, FAILED, USAGE, BAD_CONFIG = 0, 1, 2, 78  # the last is EX_CONFIG of sysexits.h
 
@@ -121,19 +122,19 @@ def _serve(given: argparse.Namespace) -> None:
 
 def _run(config: Config, read: partial[Config], given: argparse.Namespace) -> None:
     """Serve until asked to stop. What can fail does so before the terminal is left."""
-    from msgd import systemd
-    from msgd.server import Server
+    from msgd.process import systemd
+    from msgd.server.loop import Server
 
     with ExitStack() as stack:
         pidfile = None
         if given.pidfile:
-            from msgd.pidfile import PidFile
+            from msgd.process.pidfile import PidFile
 
             pidfile = stack.enter_context(PidFile(given.pidfile))
         server = Server(config, systemd.listen_sockets())
         starter = None
         if given.daemonize:
-            from msgd.background import detach
+            from msgd.process.background import detach
 
             starter = detach(server.filenos() + ([pidfile.fd] if pidfile else []))
             log.to_syslog(verbose=given.verbose)
@@ -145,8 +146,8 @@ def _run(config: Config, read: partial[Config], given: argparse.Namespace) -> No
 
 
 def _hash_password(given: argparse.Namespace) -> None:
-    from msgd.headers import PASSWORD_BYTES, well_formed
     from msgd.password import hash_password
+    from msgd.wire.headers import PASSWORD_BYTES, well_formed
 
     password = _ask_password() if os.isatty(0) else _read_password()
     if not well_formed(password):
@@ -159,7 +160,7 @@ def _hash_password(given: argparse.Namespace) -> None:
 def _ask_password() -> bytes:
     from getpass import getpass
 
-    from msgd.text import typed
+    from msgd.wire.text import typed
 
     try:
         password = getpass("Password: ")

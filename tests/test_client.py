@@ -17,10 +17,10 @@ from msgd.client import (
     Receipt,
     Refused,
 )
-from msgd.headers import encode_message
-from msgd.pipeline import Block, Pipeline
-from msgd.protocol import ProtocolError
-from msgd.text import escape
+from msgd.client.inflight import Block, Pipeline
+from msgd.wire.client import ProtocolError
+from msgd.wire.headers import encode_message
+from msgd.wire.text import escape
 from tests.conftest import PASSWORD, Daemon, Start
 from tests.scripted import echo, greet, receive, says, scripted, silent
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from msgd import config as msgd_config
-from msgd.config import OPTIONS, Config, ConfigError, dump, load
+from msgd.config import options as msgd_config
+from msgd.config.options import OPTIONS, Config, ConfigError, dump, load
 from tests.conftest import PASSWORD_HASH
 
 SAMPLE = Path(__file__).parent.parent / "etc" / "msgd.yaml"

@@ -19,10 +19,10 @@ import pexpect
 import pytest
 
 import msgd
-from msgd import log
-from msgd.headers import well_formed
 from msgd.password import check_hash, verify
-from msgd.pidfile import PidFile
+from msgd.process import log
+from msgd.process.pidfile import PidFile
+from msgd.wire.headers import well_formed
 from tests.conftest import PASSWORD_HASH, SECONDS, Client, Start, wait_for
 
 COMMAND = [sys.executable, "-m", "msgd.daemon"]
@@ -448,10 +448,10 @@ def test_a_second_daemon_is_refused_by_the_archive(background: Background) -> No
     assert f"another msgd (pid {background.pid})" in errors
 
 
-@pytest.mark.parametrize("left", ["", "4194304\n", f"{os.getpid()}\n"])
+@pytest.mark.parametrize("left", ["", "4194304", "of this process"])
 def test_a_stale_pid_file_is_replaced(background: Background, left: str) -> None:
     """Even one with the number of a process that lives now, and is not msgd."""
-    background.pidfile.write_text(left)
+    background.pidfile.write_text(left.replace("of this process", f"{os.getpid()}\n"))
     assert background.start() == (0, "", "")
     assert background.pid != os.getpid()
     assert background.alive()
@@ -608,7 +608,7 @@ def _reset(logger: logging.Logger) -> None:
 def test_a_traceback_only_when_verbose(config: Path, tmp_path: Path) -> None:
     """For an error that nobody has foreseen, which only a broken server can show."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import msgd.server\ndef broken(*_): raise KeyError('why')\nmsgd.server.Server = broken\n"
+        "import msgd.server.loop\ndef broken(*_): raise KeyError('why')\nmsgd.server.loop.Server = broken\n"
     )
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     assert call("-c", config, env=env) == (1, "", "msgd: KeyError: 'why'\n")

@@ -16,12 +16,14 @@ from typing import NamedTuple
 import pexpect
 import pytest
 
-from msgd import daemon, headers, kinds
-from msgd.config import OPTIONS
+from msgd import daemon
+from msgd.config import values as kinds
+from msgd.config.options import OPTIONS
 from msgd.ctl import manners
 from msgd.ctl.commands import msgctl
 from msgd.password import hash_password
-from msgd.text import escape
+from msgd.wire import headers
+from msgd.wire.text import escape
 from tests.campaign.bound import most_memory
 from tests.conftest import SECONDS, Daemon, Start
 from tests.test_completions import options

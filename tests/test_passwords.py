@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from msgd.password import Guard
+from msgd.server.guard import Guard
 from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start, wait_for
 from tests.test_server import cpu_ticks, descriptors, rss
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msgd.framing import Answer, Close, Dropped, Event, Records, Terminate
-from msgd.headers import HEADERS, encode_lines, encode_message, request
-from msgd.protocol import ClientProtocol, ProtocolError, Reply, ServerProtocol
+from msgd.wire.client import ClientProtocol, ProtocolError, Reply
+from msgd.wire.events import Answer, Close, Dropped, Event, Records, Terminate
+from msgd.wire.headers import HEADERS, encode_lines, encode_message, request
+from msgd.wire.server import ServerProtocol
 from tests.model import Model
 
 BEGIN = b"2026-11-23T02:51:07.123456+00:00 127.0.0.1:40312 "

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msgd.text import escape, is_plain, typed, unsafe_lines
+from msgd.wire.text import escape, is_plain, typed, unsafe_lines
 from tests.model import BIDI_AND_SEPARATORS, escaped
 
 CONTROLS = [code for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"]

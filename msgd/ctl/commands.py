@@ -27,7 +27,7 @@ from msgd.ctl.manners import (
 )
 
 if TYPE_CHECKING:
-    from msgd.client import Client
+    from msgd.client.client import Client
 
 CONFIG = "/etc/msgd.yaml"  # where the port of this machine's own msgd is looked up
 
@@ -146,7 +146,7 @@ def send(
     from msgd.ctl.lines import Files, Text
     from msgd.ctl.printer import Printer
     from msgd.ctl.sending import Sending
-    from msgd.text import typed
+    from msgd.wire.text import typed
 
     is_text = bool(text) and text != ("-",)
     source = Text(typed(" ".join(text))) if is_text else Files(files or ("-",), whole)
@@ -166,7 +166,7 @@ def terminate(password_stdin: bool) -> int:
 
 def _connect() -> Client:
     """Connect as the common options say."""
-    from msgd.client import Client
+    from msgd.client.client import Client
 
     settings = click.get_current_context().obj
     return Client(settings["host"], settings["port"] or _usual_port(), settings["timeout"])
@@ -174,11 +174,11 @@ def _connect() -> Client:
 
 def _usual_port() -> int:
     """The port of this machine's own msgd, where its configuration may be read."""
-    from msgd.client import PORT
+    from msgd.client.client import PORT
 
     if not os.access(CONFIG, os.R_OK):
         return PORT
-    from msgd.config import ConfigError, load
+    from msgd.config.options import ConfigError, load
 
     try:
         return load(CONFIG).port or PORT
@@ -203,7 +203,7 @@ def run() -> int:
         complain(words(error))
         return REFUSED
     except Exception as error:
-        from msgd.client import MsgdError, Refused
+        from msgd.client.client import MsgdError, Refused
 
         if not isinstance(error, MsgdError):
             raise

@@ -6,10 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-from msgd.client import Client, ConnectionLost, Refused
+from msgd.client.client import Client, ConnectionLost, Refused
 from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, complain
 from msgd.ctl.terminating import ask, offer
-from msgd.text import escape, typed
+from msgd.wire.text import escape, typed
 
 _HISTORY_LINES = 1000
 
@@ -81,7 +81,7 @@ class _History:
     def __enter__(self) -> None:
         import readline
 
-        from msgd.config import state_directory
+        from msgd.config.options import state_directory
 
         self._readline = readline
         # In the locale C it would take the bytes of UTF-8 for keys pressed together with Meta.

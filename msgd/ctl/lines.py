@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from msgd.client import BLOCK_BYTES
+from msgd.client.client import BLOCK_BYTES
+from msgd.client.inflight import Block
 from msgd.ctl.manners import complain
-from msgd.headers import MESG, encode_message
-from msgd.pipeline import Block
+from msgd.wire.headers import MESG, encode_message
 
 # A text longer than this is refused here, not by the server: memory has to end somewhere, and a
 # line cut off would be another message.

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 
 import click
 
-from msgd.client import Client, MsgdError
+from msgd.client.client import Client, MsgdError
 from msgd.ctl.manners import INTERRUPTED, OK, UNAVAILABLE, complain
 from msgd.ctl.retry import Retry
 

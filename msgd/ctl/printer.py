@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from io import BytesIO
 from operator import itemgetter
 
-from msgd.client import receipts
+from msgd.client.client import receipts
+from msgd.client.inflight import Answer
 from msgd.ctl.lines import Files, Text
 from msgd.ctl.manners import BROKEN_PIPE, REFUSED, complain, discard_output
 from msgd.ctl.progress import NoProgress, Progress
-from msgd.pipeline import Answer
-from msgd.text import escape
+from msgd.wire.text import escape
 
 _TEXT = itemgetter(slice(5, None))  # of a line: what is behind MESG or MORE and the space
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic, sleep
 
-from msgd.client import Client, MsgdError
+from msgd.client.client import Client, MsgdError
 from msgd.ctl.manners import complain
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from msgd.client import Client, ConnectionLost, MsgdError
+from msgd.client.client import Client, ConnectionLost, MsgdError
+from msgd.client.inflight import Answer, Pipeline
 from msgd.ctl.lines import Files, Text
 from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, UNAVAILABLE, complain, words
 from msgd.ctl.printer import Printer
 from msgd.ctl.retry import Retry
-from msgd.pipeline import Answer, Pipeline
 
 
 class Sending:

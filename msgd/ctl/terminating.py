@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import click
 
-from msgd.client import Client, PasswordRefused
+from msgd.client.client import Client, PasswordRefused
 from msgd.ctl.manners import NO_PERMISSION, OK, complain
-from msgd.text import typed
+from msgd.wire.text import typed
 
 _TRIES = 3
 

@@ -40,7 +40,9 @@ YARDSTICK_ROUNDS = 1_000
 UNHURRIED = """
 import sys
 from math import inf
-from msgd import connection, daemon, schedule
+from msgd.server import connection
+from msgd import daemon
+from msgd.server import fairness as schedule
 connection.BITE_SECONDS, schedule.AWAKE_SECONDS = inf, 0.0
 sys.exit(daemon.main())
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from msgd.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES
-from msgd.peers import HELD_BYTES
-from msgd.schedule import SYNCED
+from msgd.server.clients import HELD_BYTES
+from msgd.server.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES
+from msgd.server.fairness import SYNCED
 
 # One byte in, so many out, for the shortest line that is answered: "\n", "FAIL unknown header\n".
 GROWTH = len(b"FAIL unknown header\n")

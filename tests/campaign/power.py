@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from msgd.archive import Archive
+from msgd.archive.archive import Archive
 from tests.campaign.check import read
 from tests.campaign.fake import FakeClock
 from tests.campaign.load import Sender

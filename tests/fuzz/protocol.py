@@ -20,9 +20,9 @@ import atheris  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["msgd"]):
-    from msgd import framing
-    from msgd.framing import Answer, Close, Dropped, Event, Records, Terminate
-    from msgd.protocol import ServerProtocol
+    from msgd.wire import lines
+    from msgd.wire.events import Answer, Close, Dropped, Event, Records, Terminate
+    from msgd.wire.server import ServerProtocol
 
 from tests.model import BIDI_AND_SEPARATORS, Model
 
@@ -82,7 +82,7 @@ class Driver:
 def check(data: bytes) -> None:
     source = atheris.FuzzedDataProvider(data)
     limit = source.PickValueInList(LIMITS)
-    framing.PIECE_BYTES = source.PickValueInList(PIECES)
+    lines.PIECE_BYTES = source.PickValueInList(PIECES)
     cuts = [source.ConsumeIntInRange(0, 4096) for _ in range(source.ConsumeIntInRange(0, 6))]
     kind = source.ConsumeIntInRange(0, 2)
     stream = source.ConsumeBytes(4096)

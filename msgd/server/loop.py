@@ -17,22 +17,23 @@ from math import inf
 from selectors import EVENT_READ
 from signal import SIGHUP, SIGINT, SIGTERM
 
-from msgd import systemd
-from msgd.archive import Archive
-from msgd.clock import DAY_BYTES, Clock
-from msgd.config import Config, ConfigError
-from msgd.connection import BITE_LEAST, BITE_SECONDS, Connection
-from msgd.framing import Answer, Dropped, Event, Records, Terminate
-from msgd.headers import FAIL, NOT_VERIFIED, NOT_WRITTEN, PWNO, PWOK, STOPPING
-from msgd.housekeeper import Housekeeper
-from msgd.listeners import Listeners, bind, endpoint
-from msgd.password import Guard
-from msgd.peers import Peers
-from msgd.schedule import SYNCED, UNSYNCED, Ready, Wait, order, rounds
-from msgd.seldom import Seldom
-from msgd.signals import Signals
-from msgd.status import Status
-from msgd.timeouts import Alarm
+from msgd.archive.archive import Archive
+from msgd.archive.days import DAY_BYTES, Clock
+from msgd.archive.housekeeper import Housekeeper
+from msgd.config.options import Config, ConfigError
+from msgd.process import systemd
+from msgd.process.log import Seldom
+from msgd.process.signals import Signals
+from msgd.server.addresses import endpoint
+from msgd.server.clients import Peers
+from msgd.server.connection import BITE_LEAST, BITE_SECONDS, Connection
+from msgd.server.fairness import SYNCED, UNSYNCED, Ready, Wait, order, rounds
+from msgd.server.guard import Guard
+from msgd.server.heartbeat import Status
+from msgd.server.listeners import Listeners, bind
+from msgd.server.timers import Alarm
+from msgd.wire.events import Answer, Dropped, Event, Records, Terminate
+from msgd.wire.headers import FAIL, NOT_VERIFIED, NOT_WRITTEN, PWNO, PWOK, STOPPING
 
 log = logging.getLogger("msgd")
 
@@ -59,7 +60,7 @@ class Server:
         self._stamp = self._clock.stamp()
         self._archive.start(self._today)
         self._guard: Guard[Connection] = Guard(config.password_hash, self._alarm)
-        self._housekeeper = Housekeeper()
+        self._housekeeper = Housekeeper(config.log_directory)
         self._status = Status(self._alarm)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
         # One of each: those that are not verified for lack of time must not hide a wrong password.
@@ -219,7 +220,7 @@ class Server:
             self._day = self._today
             self._status.new_day()
             self._housekeeper.wish(self._day)
-        self._housekeeper.step(self._config)
+        self._housekeeper.step(self._config.keep_days, self._config.compress)
         self._status.report(len(self._peers), self._archive.refusing, self._now)
 
     def _admit(self, sock: socket.socket, host: str, port: int) -> None:
@@ -283,7 +284,7 @@ class Server:
             elif number == SIGHUP:
                 self._reload()
             else:  # SIGCHLD: whichever child it was, its owner looks for itself
-                self._housekeeper.step(self._config)
+                self._housekeeper.step(self._config.keep_days, self._config.compress)
                 self._alarm.due = self._now
 
     def _stop(self, why: str) -> None:
@@ -323,7 +324,7 @@ class Server:
         self._peers.configure(config)
         _raise_descriptor_limit(config.limits.clients)
         self._housekeeper.wish(self._today)
-        self._housekeeper.step(config)
+        self._housekeeper.step(config.keep_days, config.compress)
         log.info("configuration read again")
 
 

@@ -1,4 +1,4 @@
-"""Time stamps: RFC 3339, microseconds, and the offset of the configured time zone."""
+"""Days: which one it is, to the microsecond (RFC 3339), and the names of their files."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ class Clock:
         self._head = time.strftime("%Y-%m-%dT%H:%M:%S.", now).encode()
         self._offset = f"{sign}{offset // 60:02d}:{offset % 60:02d}".encode()
         self._second = second
+
+
+def is_day_file(name: str) -> bool:
+    """Whether this is the name of an uncompressed day file."""
+    day, dot, ending = name.partition(".")
+    return ending == "log" and is_day(day) and bool(dot)
+
+
+def is_day(text: str) -> bool:
+    """Whether this is a day, as YYYY-MM-DD."""
+    parts = text.split("-")
+    return [len(part) for part in parts] == [4, 2, 2] and text.replace("-", "").isdecimal()

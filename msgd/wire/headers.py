@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from msgd.text import is_plain
+from msgd.wire.text import is_plain
 
 PING, PONG, MESG, MORE = b"PING", b"PONG", b"MESG", b"MORE"
 TERM, PWOK, PWNO, PWIV, FAIL = b"TERM", b"PWOK", b"PWNO", b"PWIV", b"FAIL"

@@ -19,10 +19,10 @@ from time import monotonic
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Protocol, Self
 
-from msgd.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, TERM, encode_message, request
-from msgd.pipeline import Answer, Block, Pipeline
-from msgd.protocol import ClientProtocol, ProtocolError, Reply
-from msgd.text import escape
+from msgd.client.inflight import Answer, Block, Pipeline
+from msgd.wire.client import ClientProtocol, ProtocolError, Reply
+from msgd.wire.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, TERM, encode_message, request
+from msgd.wire.text import escape
 
 PORT = 6743
 

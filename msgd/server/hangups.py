@@ -8,7 +8,7 @@ from selectors import EVENT_READ, BaseSelector
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from msgd.connection import Connection
+    from msgd.server.connection import Connection
 
 _GONE = EPOLLHUP | EPOLLERR  # a reset, or both sides are closed
 

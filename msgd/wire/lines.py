@@ -1,8 +1,4 @@
-"""The two framings: where a message ends, and what becomes of it.
-
-A framing takes the bytes behind the handshake, cut anywhere, and returns events: records for
-the archive with the echo that they are owed, answers, and wishes.
-"""
+"""Line framing: one message a line; the lines that come together are handled together."""
 
 from __future__ import annotations
 
@@ -10,71 +6,31 @@ import operator
 from collections.abc import Iterable, Iterator
 from io import SEEK_END, BytesIO
 from itertools import accumulate, chain, compress, repeat
-from typing import NamedTuple
 
-from msgd.headers import (
-    ARGUMENT,
+from msgd.wire.events import Answer, Dropped, Event, Records, Terminate
+from msgd.wire.headers import (
     FAIL,
     HEADERS,
     INTERRUPTED,
     MESG,
-    MORE,
-    NO_SPACE,
-    PASSWORD_BYTES,
     PING,
-    PONG,
-    PWIV,
     TERM,
     TOO_LONG,
     UNKNOWN,
     encode_message,
-    well_formed,
 )
-from msgd.text import escape, is_plain, unsafe_lines
+from msgd.wire.requests import longest, record, reply, request
+from msgd.wire.text import escape, is_plain, unsafe_lines
 
 # Lines are handled in pieces that stay in the processor's cache from the first check to the
 # joined records. Above 30,000 bytes CPython's search also sets up tables for every match.
 PIECE_BYTES = 28_000
 
-_LINE_HEADERS = frozenset(header for header in HEADERS if HEADERS[header].sender != "server")
-_BARE_HEADERS = _LINE_HEADERS - {MORE}
+_HEADERS = frozenset(header for header in HEADERS if HEADERS[header].sender != "server")
 _HEADER = operator.itemgetter(slice(4))
 _BEGINNING = operator.itemgetter(slice(5))
 _TEXT = operator.itemgetter(slice(5, None))
 _TEXT_HEADERS = frozenset((b"MESG ", b"MORE "))
-
-
-class Records(NamedTuple):
-    """Messages as the archive holds them, and the echo that is due once they are in it."""
-
-    archive: bytes
-    echo: bytes
-    messages: int
-
-
-class Answer(NamedTuple):
-    """Bytes that the client is owed as they are, behind the echoes before them."""
-
-    data: bytes
-
-
-class Terminate(NamedTuple):
-    """TERM with a well-formed password. What follows waits until `ServerProtocol.resume`."""
-
-    password: bytes
-
-
-class Dropped(NamedTuple):
-    """The stream ended in the middle of a message: what there was of it is not archived."""
-
-    size: int
-
-
-class Close(NamedTuple):
-    """Nothing more will be read from this client: send what is due to it, then close."""
-
-
-Event = Records | Answer | Terminate | Dropped | Close
 
 
 class LineFraming:
@@ -153,7 +109,7 @@ class LineFraming:
     def _keep(self, tail: bytes, begin: bytes) -> None:
         """Keep the beginning of a line, within bounds: a line too long is answered at once."""
         self._tail += tail
-        if len(self._tail) > _longest(self._limit) + len(b"\r"):
+        if len(self._tail) > longest(self._limit) + len(b"\r"):
             self._line(bytes(self._tail) + b"\n", begin)
             self._tail.clear()
             self._skip = True
@@ -219,7 +175,7 @@ class LineFraming:
     def _unknown(self, lines: bytes) -> bool:
         """Refuse the lines as one block, if none of them begins as a request does."""
         headers = [*map(_HEADER, BytesIO(lines))]
-        if not _LINE_HEADERS.isdisjoint(headers):
+        if not _HEADERS.isdisjoint(headers):
             return False
         self._events.append(Answer(_UNKNOWN_REPLY * len(headers)))
         return True
@@ -273,7 +229,7 @@ class LineFraming:
         if line.startswith(MESG):
             if not self._lost:
                 text = escape(bytes(self._message[:-1]))
-                self._events.append(Records(_record(text, begin), encode_message(text), 1))
+                self._events.append(Records(record(text, begin), encode_message(text), 1))
             self._message = None
 
     def _other(self, line: bytes) -> Event:
@@ -281,74 +237,10 @@ class LineFraming:
         interrupted, self._message = self._message is not None, None
         if interrupted and line[:4] in (PING, TERM):
             return reply(FAIL, INTERRUPTED, b"\n")
-        return _request(line, _LINE_HEADERS, b"\n")
-
-
-class BareFraming:
-    """A message ends when the client is quiet, or closes its side; replies have no ending."""
-
-    __slots__ = ("_limit", "_message")
-    ending = b""
-
-    def __init__(self, message_bytes: int) -> None:
-        self._limit = message_bytes
-        self._message = bytearray()
-
-    @property
-    def unfinished(self) -> bool:
-        return bool(self._message)
-
-    def receive(self, data: bytes, begin: bytes) -> list[Event]:
-        self._message += data
-        if len(self._message) > _longest(self._limit) + len(b"\r\n"):
-            self._message.clear()
-            return [reply(FAIL, TOO_LONG, b""), Close()]
-        return []
-
-    def quiet(self, begin: bytes) -> list[Event]:
-        message = bytes(self._message)
-        self._message.clear()
-        if message.endswith(b"\n"):
-            message = message[:-1].removesuffix(b"\r")
-        elif not message:
-            return []
-        if not message.startswith(b"MESG "):
-            return [_request(message, _BARE_HEADERS, b"")]
-        if len(message) - len(b"MESG ") > self._limit:
-            return [reply(FAIL, TOO_LONG, b""), Close()]
-        text = escape(message[5:])
-        return [Records(_record(text, begin), b"MESG " + text, 1)]
-
-    end = quiet
-
-
-def _longest(message_bytes: int) -> int:
-    """The longest request, without its line end: a password may be longer than a message."""
-    return len(b"MESG ") + max(message_bytes, PASSWORD_BYTES)
-
-
-def reply(header: bytes, text: str, ending: bytes) -> Answer:
-    """A reply: the header, the text behind one space where there is any, the ending."""
-    return Answer(header + (b" " + text.encode() if text else b"") + ending)
+        return request(line, _HEADERS, b"\n")
 
 
 _UNKNOWN_REPLY = reply(FAIL, UNKNOWN, b"\n").data
-
-
-def _record(text: bytes, begin: bytes) -> bytes:
-    """A record; each further line of it begins with a TAB, so that none passes for a record."""
-    return begin + text.replace(b"\n", b"\n\t") + b"\n"
-
-
-def _request(message: bytes, expected: frozenset[bytes], ending: bytes) -> Event:
-    """What is neither MESG nor MORE with its text. These headers are known in this framing."""
-    header, rest = message[:4], message[4:]
-    if header == PING and rest[:1] in (b"", b" "):
-        return reply(FAIL, ARGUMENT, ending) if rest else reply(PONG, "", ending)
-    if header == TERM and rest[:1] in (b"", b" "):
-        return Terminate(rest[1:]) if well_formed(rest[1:]) else reply(PWIV, "", ending)
-    no_space = header in expected and header != PING and rest[:1] != b" "
-    return reply(FAIL, NO_SPACE if no_space else UNKNOWN, ending)
 
 
 def _parted(lines: bytes, odd: Iterable[int]) -> Iterator[tuple[bytes, bool]]:

@@ -10,8 +10,17 @@ import os
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from msgd import kinds
-from msgd.configfile import ConfigError, ConfigFile, Option, read
+from msgd.config.values import (
+    ADDRESSES,
+    DIRECTORY,
+    NETWORKS,
+    PASSWORD_HASH,
+    choice,
+    number,
+    show,
+    whole,
+)
+from msgd.config.yamlfile import ConfigError, ConfigFile, Option, read
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -83,7 +92,7 @@ def dump(config: Config) -> str:
         if option.secret and value is not None:
             lines.append(f"{indent}# {key} is set, and not shown")
         else:
-            lines.append(f"{indent}{key}: {kinds.show(value)}")
+            lines.append(f"{indent}{key}: {show(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -118,7 +127,7 @@ def _credential() -> str | None:
         return None
     text = read(path).strip()
     try:
-        return str(kinds.PASSWORD_HASH.parse(text))
+        return str(PASSWORD_HASH.parse(text))
     except ValueError as error:
         raise ConfigError(f"{path}:1: password_hash: {error}") from None
 
@@ -136,18 +145,18 @@ def _build(values: dict[str, Any]) -> Config:
 # The bounds are what a machine can mean: a million seconds still fits epoll_wait(2)'s 31 bits of
 # milliseconds, and a hundred years of days still are a date.
 OPTIONS = (
-    Option("listen", ("127.0.0.1", "::1"), kinds.ADDRESSES),
-    Option("port", 6743, kinds.whole(0, 65535)),
-    Option("log_directory", None, kinds.DIRECTORY),  # None: default_log_directory()
-    Option("password_hash", None, kinds.PASSWORD_HASH, empty=True, secret=True),
-    Option("sync", "always", kinds.choice("always", "second", "never")),
-    Option("time_zone", "local", kinds.choice("local", "utc")),
-    Option("keep_days", 0, kinds.whole(0, 36500)),
-    Option("compress", "none", kinds.choice("none", "gzip", none=True), empty=True),
-    Option("allow", (), kinds.NETWORKS),
-    Option("limits.clients", 4096, kinds.whole(1, 1_000_000)),
-    Option("limits.message_bytes", 65536, kinds.whole(1, 1_073_741_824)),
-    Option("limits.handshake_seconds", 10.0, kinds.number(1_000_000, above_zero=True)),
-    Option("limits.idle_seconds", 0.0, kinds.number(1_000_000)),
-    Option("limits.bare_quiet_ms", 50.0, kinds.number(1_000_000, above_zero=True)),
+    Option("listen", ("127.0.0.1", "::1"), ADDRESSES),
+    Option("port", 6743, whole(0, 65535)),
+    Option("log_directory", None, DIRECTORY),  # None: default_log_directory()
+    Option("password_hash", None, PASSWORD_HASH, empty=True, secret=True),
+    Option("sync", "always", choice("always", "second", "never")),
+    Option("time_zone", "local", choice("local", "utc")),
+    Option("keep_days", 0, whole(0, 36500)),
+    Option("compress", "none", choice("none", "gzip", none=True), empty=True),
+    Option("allow", (), NETWORKS),
+    Option("limits.clients", 4096, whole(1, 1_000_000)),
+    Option("limits.message_bytes", 65536, whole(1, 1_073_741_824)),
+    Option("limits.handshake_seconds", 10.0, number(1_000_000, above_zero=True)),
+    Option("limits.idle_seconds", 0.0, number(1_000_000)),
+    Option("limits.bare_quiet_ms", 50.0, number(1_000_000, above_zero=True)),
 )

@@ -11,9 +11,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from msgd.headers import FAIL, MESG, MORE
-from msgd.protocol import ProtocolError
-from msgd.text import escape
+from msgd.wire.client import ProtocolError
+from msgd.wire.headers import FAIL, MESG, MORE
+from msgd.wire.text import escape
 
 # How much may be on its way without an answer. It has to cover what the server takes in while
 # it waits for its disk, and it bounds what may be sent twice after a break.

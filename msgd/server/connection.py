@@ -8,8 +8,8 @@ import termios
 import time
 from selectors import EVENT_READ, EVENT_WRITE
 
-from msgd.framing import Event
-from msgd.protocol import ServerProtocol
+from msgd.wire.events import Event
+from msgd.wire.server import ServerProtocol
 
 # Output that a client has not taken; with more than this it is not read from.
 OUTPUT_BYTES = 64 * 1024

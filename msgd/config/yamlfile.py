@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from msgd.kinds import Kind, show
+from msgd.config.values import Kind, show
 
 if TYPE_CHECKING:
     import yaml

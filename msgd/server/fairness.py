@@ -9,7 +9,7 @@ from operator import attrgetter
 from selectors import BaseSelector, SelectorKey
 from typing import NamedTuple
 
-from msgd.connection import Connection
+from msgd.server.connection import Connection
 
 # A process that sleeps takes up to 30 us to wake. In a conversation, where one message follows the
 # other within this time, not sleeping makes the wait for an echo half as long.

@@ -15,10 +15,11 @@ from selectors import EVENT_READ, BaseSelector
 from typing import TYPE_CHECKING
 
 from msgd.errors import Fatal
-from msgd.timeouts import Alarm
+from msgd.server.addresses import endpoint, unmapped
+from msgd.server.timers import Alarm
 
 if TYPE_CHECKING:
-    from msgd.config import Config
+    from msgd.config.options import Config
 
 log = logging.getLogger("msgd")
 
@@ -86,16 +87,6 @@ def _listen(address: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def endpoint(host: str, port: int) -> str:
-    """``address:port``, or ``[address]:port`` for IPv6 (RFC 3986, section 3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def unmapped(host: str) -> str:
-    """The IPv4 address where an IPv6 socket shows it as mapped (RFC 4291, section 2.5.5.2)."""
-    return host.removeprefix("::ffff:") if "." in host else host
 
 
 class Listeners:

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from selectors import BaseSelector
 from typing import TYPE_CHECKING
 
-from msgd.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES, Connection
-from msgd.framing import Event
-from msgd.hangups import HangUps
-from msgd.headers import BUSY, FAIL
-from msgd.listeners import endpoint
-from msgd.seldom import Seldom
-from msgd.timeouts import Alarm, Timeouts
+from msgd.process.log import Seldom
+from msgd.server.addresses import endpoint
+from msgd.server.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES, Connection
+from msgd.server.hangups import HangUps
+from msgd.server.timers import Alarm, Timeouts
+from msgd.wire.events import Event
+from msgd.wire.headers import BUSY, FAIL
 
 if TYPE_CHECKING:
-    from msgd.config import Config
+    from msgd.config.options import Config
 
 log = logging.getLogger("msgd")
 

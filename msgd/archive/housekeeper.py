@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import subprocess
 
-    from msgd.config import Config
-
 log = logging.getLogger("msgd")
 
 # Run, not imported: what it needs would take 5 ms of each start.
@@ -21,7 +19,8 @@ _PROGRAM = os.path.join(os.path.dirname(__file__), "retention.py")
 class Housekeeper:
     """Starts retention for a new day, and puts what it says into the daemon's log."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
         self.day = ""  # for which it was last wished: no file of an earlier day is safe from it
         self._due = ""  # the same, as long as it has not begun
         self._child: subprocess.Popen[bytes] | None = None
@@ -31,13 +30,13 @@ class Housekeeper:
         """Run for this day, when `step` finds that no other run is under way."""
         self.day = self._due = day
 
-    def step(self, config: Config) -> None:
+    def step(self, keep_days: int, compress: str) -> None:
         """Go on; to be called when a child has ended (SIGCHLD)."""
         if self._child is not None and self._child.poll() is not None:
             self._report()
         if self._due and self._child is None:
-            if config.keep_days or config.compress != "none":
-                self._start(config)
+            if keep_days or compress != "none":
+                self._start(keep_days, compress)
             self._due = ""
 
     def stop(self) -> None:
@@ -48,8 +47,8 @@ class Housekeeper:
             self._child.wait()
             self._report()
 
-    def _start(self, config: Config) -> None:
-        arguments = [config.log_directory, self._due, str(config.keep_days), config.compress]
+    def _start(self, keep_days: int, compress: str) -> None:
+        arguments = [self._directory, self._due, str(keep_days), compress]
         said = -1
         try:  # there may be no descriptor left, nor a process
             import subprocess  # not before it is needed: start-up

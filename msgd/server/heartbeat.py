@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from msgd import systemd
-from msgd.timeouts import Alarm
+from msgd.process import systemd
+from msgd.server.timers import Alarm
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 10.0
 

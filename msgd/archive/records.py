@@ -1,0 +1,78 @@
+"""What a record looks like: the one place that writes its form, and reads it again.
+
+    2026-11-23T02:51:07.123456+00:00 127.0.0.1:40312 a line
+    2026-11-23T02:51:07.123456+00:00 127.0.0.1:40312/nightly:1502+1 two
+    <TAB>lines
+
+A time stamp, a space, the origin, a space, the text. In a session the origin ends with the
+session's id and the record's number, and with the number of further lines where there are any.
+Each further line of a text begins with a TAB, so a line that does not begins a record, always.
+msgd-protocol(7) is the reference.
+"""
+
+from __future__ import annotations
+
+# The last three digits of a number, as they stand before a text. Formatting each number would
+# take longer than all else that is done for a record.
+_DIGITS = [b"%03d " % number for number in range(1000)]
+
+
+class Form:
+    """Makes the records of one client: of texts that need no more escapes.
+
+    It knows nothing of what is kept. `number` is that of the next record in the session, 0
+    where there is none; who has taken records into the archive's batch calls `advance`.
+    """
+
+    __slots__ = ("_begin", "_id", "_origin", "number")
+
+    def __init__(self, origin: str) -> None:
+        """``origin`` is such as ``127.0.0.1:40312``, with ``@name`` where the client has one."""
+        self._origin = origin.encode()
+        self._id = b""
+        self._begin = b""
+        self.number = 0
+
+    def open(self, session: str, number: int) -> None:
+        """From here records are numbered, from this number on."""
+        self._id, self.number = session.encode(), number
+
+    def at(self, stamp: bytes) -> None:
+        """The time stamp of all records until the next call."""
+        self._begin = stamp + b" " + self._origin
+        self._begin += b"/" + self._id + b":" if self.number else b" "
+
+    def advance(self, messages: int) -> None:
+        """So many records have been taken."""
+        if self.number:
+            self.number += messages
+
+    def block(self, texts: list[bytes]) -> tuple[bytes, int]:
+        """The records of these texts, each one line with its line feed, and how many bytes were
+        added to the texts.
+
+        The list begins with an empty entry, and the records with the text behind that.
+        """
+        messages = len(texts) - 1
+        if not self.number:
+            return self._begin.join(texts), messages * len(self._begin)
+        parts, added, first = list[bytes](), 0, 1
+        while first <= messages:  # as many as have all but their last three digits in common
+            thousands, digits = divmod(self.number + first - 1, 1000)
+            count = min(1000 - digits, messages + 1 - first)
+            begin = self._begin + (b"%d" % thousands if thousands else b"")
+            run = [begin] * (3 * count)
+            run[1::3] = _DIGITS[digits : digits + count]
+            run[2::3] = texts[first : first + count]
+            parts += run
+            added += count * (len(begin) + len(b"000 "))
+            first += count
+        return b"".join(parts), added
+
+    def message(self, text: bytes) -> bytes:
+        """The record of one text, of one line or several, without its last line feed."""
+        further = text.count(b"\n")
+        begin = self._begin
+        if self.number:
+            begin += b"%03d" % self.number + (b"+%d " % further if further else b" ")
+        return begin + (text.replace(b"\n", b"\n\t") if further else text) + b"\n"
