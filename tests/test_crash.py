@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import crash, fake, loop, mounts, power, tracing
+from tests.campaign import crash, loop, power
 from tests.conftest import Start
+from tests.lab import fake, mounts, tracing
 
 
 def test_killed_at_random_moments(start: Start, tmp_path: Path) -> None:

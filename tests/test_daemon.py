@@ -608,7 +608,9 @@ def _reset(logger: logging.Logger) -> None:
 def test_a_traceback_only_when_verbose(config: Path, tmp_path: Path) -> None:
     """For an error that nobody has foreseen, which only a broken server can show."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import msgd.server.loop\ndef broken(*_): raise KeyError('why')\nmsgd.server.loop.Server = broken\n"
+        "import msgd.server.loop\n"
+        "def broken(*_): raise KeyError('why')\n"
+        "msgd.server.loop.Server = broken\n"
     )
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     assert call("-c", config, env=env) == (1, "", "msgd: KeyError: 'why'\n")

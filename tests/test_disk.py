@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import fake, mounts, tracing
-from tests.campaign.check import verify
-from tests.campaign.load import Sender
-from tests.campaign.manager import Manager
 from tests.conftest import Client, Start, cpu_seconds, wait_for
+from tests.lab import fake, mounts, tracing
+from tests.lab.check import verify
+from tests.lab.load import Sender
+from tests.lab.manager import Manager
 
 CONFIG = "listen: 127.0.0.1\n"
 FAIL = b"FAIL archive cannot be written\n"

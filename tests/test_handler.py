@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from msgd.handler import MsgdHandler
-from tests.campaign.soak import descriptors
 from tests.conftest import Daemon, Start, wait_for
+from tests.lab.proc import descriptors
 from tests.scripted import greet, says, scripted, silent
 
 PROGRAM = """

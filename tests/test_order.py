@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import fake, tracing
-from tests.campaign.load import Sender
-from tests.campaign.tracing import Call
 from tests.conftest import Start
+from tests.lab import fake, tracing
+from tests.lab.load import Sender
+from tests.lab.tracing import Call
 
 pytestmark = pytest.mark.skipif(not tracing.is_installed(), reason="strace is not installed")
 

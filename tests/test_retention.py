@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import fake, mounts, stall, tracing
+from tests.campaign import stall
 from tests.campaign.packing import PROGRAM, TODAY, kill_while_compressing
 from tests.conftest import Daemon, Start, wait_for
+from tests.lab import fake, mounts, tracing
 
 CONFIG = "listen: 127.0.0.1\n"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import tracing
 from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start, wait_for
+from tests.lab import tracing
 
 
 def cpu_ticks(daemon: Daemon) -> int:

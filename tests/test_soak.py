@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import fake, soak
+from tests.campaign import soak
 from tests.conftest import Start
+from tests.lab import fake
 
 pytestmark = pytest.mark.skipif(fake.LIBRARY is None, reason="libfaketime is not installed")
 

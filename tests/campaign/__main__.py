@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 
-from tests.campaign import abuse, crash, loop, mounts, packing, power, siege, soak, stall
+from tests.campaign import abuse, crash, loop, packing, power, siege, soak, stall
 from tests.campaign.starting import Starter
+from tests.lab import mounts
 
 Part = Callable[[Starter, Path, float, int], object]
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from msgd.server.clients import HELD_BYTES
 from msgd.server.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES
 from msgd.server.fairness import SYNCED
@@ -30,10 +27,3 @@ def most_memory(clients: int, message_bytes: int) -> int:
     text = (max(message_bytes, 1024) + 2 * message_bytes + BITE_FIRST) * 9 // 8
     each = CLIENT_BYTES + text + OUTPUT_BYTES + GROWTH * BITE_FIRST
     return BASE_BYTES + together + clients * each
-
-
-def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had so far."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) * 1024

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign.check import verify
-from tests.campaign.load import Sender
-from tests.conftest import Daemon
+from tests.lab.check import verify
+from tests.lab.daemon import Daemon
+from tests.lab.load import Sender
 
 CLIENTS = 4
 CONFIG = "listen: 127.0.0.1\nsync: {sync}\n"

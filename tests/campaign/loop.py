@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign import mounts
-from tests.campaign.load import Sender
-from tests.conftest import Daemon, wait_for
+from tests.lab import mounts
+from tests.lab.daemon import Daemon
+from tests.lab.load import Sender
+from tests.lab.waiting import wait_for
 
 CONFIG = "listen: 127.0.0.1\n"
 Begin = Callable[..., Daemon]

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from msgd.archive.archive import Archive
-from tests.campaign.check import read
-from tests.campaign.fake import FakeClock
-from tests.campaign.load import Sender
-from tests.campaign.tracing import Call, calls, wrapper
-from tests.conftest import Daemon
+from tests.lab.check import read
+from tests.lab.daemon import Daemon
+from tests.lab.fake import FakeClock
+from tests.lab.load import Sender
+from tests.lab.tracing import Call, calls, wrapper
 
 Begin = Callable[..., Daemon]
 

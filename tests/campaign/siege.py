@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.campaign import abuse, turns
-from tests.campaign.bound import most_memory, peak_bytes
-from tests.campaign.soak import descriptors
-from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, cpu_seconds, wait_for
+from tests.campaign.bound import most_memory
+from tests.lab.client import Client
+from tests.lab.daemon import PASSWORD, PASSWORD_HASH, Daemon
+from tests.lab.proc import cpu_seconds, descriptors, peak_bytes
+from tests.lab.waiting import wait_for
 
 MESSAGE_BYTES = 4096
 CLIENTS = sum(abuse.KINDS[kind].clients for kind in abuse.ABUSE) + 50  # some leave late

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tests.campaign import fake
-from tests.campaign.load import Message
-from tests.conftest import PASSWORD_HASH, Daemon
+from tests.lab import fake
+from tests.lab.daemon import PASSWORD_HASH, Daemon
+from tests.lab.load import Message
+from tests.lab.proc import descriptors, rss_bytes
 
 SECONDS = 60.0
 CONFIG = f"listen: 127.0.0.1\npassword_hash: {PASSWORD_HASH}\ncompress: gzip\n"
@@ -253,24 +254,7 @@ def _rest(msgd: Daemon) -> None:
 
 
 def usage(pid: int) -> str:
-    return f"{rss_kib(pid)} KiB, {descriptors(pid)} descriptors"
-
-
-def rss_kib(pid: int) -> int:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1])
-
-
-def descriptors(pid: int, kind: str = "") -> int:
-    """How many are open that lead to this kind of thing."""
-    count = 0
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            count += str(link.readlink()).startswith(kind)
-        except FileNotFoundError:
-            continue  # closed meanwhile
-    return count
+    return f"{rss_bytes(pid) >> 10} KiB, {descriptors(pid)} descriptors"
 
 
 def texts(folder: Path) -> Iterator[bytes]:

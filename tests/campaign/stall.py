@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.campaign import turns
-from tests.conftest import Client, Daemon
+from tests.lab.client import Client
+from tests.lab.daemon import Daemon
 
 CONFIG = "listen: 127.0.0.1\ncompress: %s\n"
 DAY = "2026-03-01"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.conftest import Daemon
+from tests.lab.daemon import Daemon
 
 
 class Starter:

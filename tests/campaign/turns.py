@@ -1,6 +1,6 @@
 """The real daemon with a watch on its loop: how long each turn takes.
 
-``python -m tests.campaign.turns FILE COMMAND…`` is a wrapper for `tests.conftest.Daemon`. A turn
+``python -m tests.campaign.turns FILE COMMAND…`` is a wrapper for `tests.lab.daemon.Daemon`. A turn
 is what lies between two waits of the loop's selector. The counts live in a file that is mapped
 into memory, so that they can be read at any time, and cost the daemon 2 us a turn.
 """

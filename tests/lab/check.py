@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tests.campaign.load import Sender
+from tests.lab.load import Sender
 
 _BEGIN = re.compile(
     rb"(\d{4}-\d\d-\d\d)T\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d 127\.0\.0\.\d+:\d+ ", re.ASCII
