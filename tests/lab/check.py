@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from msgd.archive.reader import records
 from tests.lab.load import Sender
 
 _BEGIN = re.compile(
@@ -22,18 +23,9 @@ class Found(NamedTuple):
 
 
 def read(data: bytes) -> Found:
-    """Take records apart, the slow and obvious way; fails on what is neither record nor rest."""
-    *lines, rest = data.split(b"\n")
-    texts: list[bytes] = []
-    for line in lines:
-        if line.startswith(b"\t"):
-            assert texts, f"a continuation of nothing: {line!r}"
-            texts[-1] += b"\n" + line[1:]
-        else:
-            begin = _BEGIN.match(line)
-            assert begin, f"neither record nor continuation: {line!r}"
-            texts.append(line[begin.end() :])
-    return Found(texts, rest)
+    """Take records apart; fails on what is neither record nor rest."""
+    lines, feed, rest = data.rpartition(b"\n")
+    return Found([record.text for record in records([lines + feed], strict=True)], rest)
 
 
 def verify(data: bytes, senders: Iterable[Sender], *, killed: bool = False) -> Found:
