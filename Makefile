@@ -1,10 +1,19 @@
-# make run    a msgd in the foreground, for a first look
-# make test   lint, types, all tests that take seconds
-# The rest is for those who work on msgd; the README says what each is for.
+# Bare `make` says what there is. The rest is for those who work on msgd: see CONTRIBUTING.md.
+help:
+	@echo 'make run          a msgd in the foreground, for a first look'
+	@echo 'make test         lint, types, all tests that take seconds'
+	@echo 'make coverage     the same tests, and which lines and branches they reach'
+	@echo 'make campaign     crashes, power cuts, a siege, a soak: as long as it is told'
+	@echo 'make bench        msgd beside its peers'
+	@echo 'make deb, rpm     packages, into dist/'
+	@echo 'make system-test  the package in a booted Debian, as root'
+	@echo 'make clean        removes all that these have made'
 
 PYTHON ?= python3
 STATE   = $${XDG_STATE_HOME:-$$HOME/.local/state}/msgd
 BIN     = .venv/bin
+# Tests wait for processes more than they compute: two workers a processor.
+WORKERS ?= $$((2 * $$(nproc)))
 
 run: .venv/run
 	@echo
@@ -14,12 +23,18 @@ run: .venv/run
 	@echo
 	@exec $(BIN)/msgd --config etc/msgd.yaml --log-directory "$(STATE)"
 
-test: .venv/test
+lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+
+# The floor holds only where every tool is installed, so it is given from outside (.ci/run).
+coverage: lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report $(COVERAGE)
 
@@ -63,4 +78,4 @@ system-test: .venv/test
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: run test campaign deb rpm system-test clean bench bench-guard
+.PHONY: help run lint test coverage campaign deb rpm system-test clean bench bench-guard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,16 @@ settings.load_profile("msgd")
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that:
 # Ctrl-C would do nothing in the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each reason to leave out tests, which is mostly a tool that is missing."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(
+            f"{reason}: {count} {'test' if count == 1 else 'tests'} left out"
+        )
 
 
 @pytest.fixture
