@@ -6,13 +6,13 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import NoReturn
 
 from msgd import __version__
-from msgd.config.options import OPTIONS, Config, ConfigError, dump, load
+from msgd.config.options import OPTIONS, Config, ConfigError, Source, dump
 from msgd.errors import Fatal
 from msgd.process import log
 
@@ -112,15 +112,15 @@ def _directory(text: str) -> str:
 def _serve(given: argparse.Namespace) -> None:
     # A daemon changes to /, and SIGHUP reads the file again.
     path = os.path.abspath(given.config) if given.config and given.daemonize else given.config
-    read = partial(load, path, port=given.port, log_directory=given.log_directory)
-    config = read()
+    source = Source(path, port=given.port, log_directory=given.log_directory)
+    config = source.load()
     if given.check:
         _print(dump(config))
     else:
-        _run(config, read, given)
+        _run(config, source.load, given)
 
 
-def _run(config: Config, read: partial[Config], given: argparse.Namespace) -> None:
+def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace) -> None:
     """Serve until asked to stop. What can fail does so before the terminal is left."""
     from msgd.process import systemd
     from msgd.server.loop import Server
@@ -142,7 +142,7 @@ def _run(config: Config, read: partial[Config], given: argparse.Namespace) -> No
             pidfile.write()
         if starter:
             starter.release()
-        server.run(read)
+        server.run(reload)
 
 
 def _hash_password(given: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from ipaddress import ip_network
 from operator import attrgetter
@@ -11,11 +12,13 @@ import pytest
 import yaml
 
 from msgd.config import options as msgd_config
-from msgd.config.options import OPTIONS, Config, ConfigError, dump, load
+from msgd.config.options import OPTIONS, Config, ConfigError, Source, Tls, dump, load
+from msgd.config.values import KeepFree
 from tests.conftest import PASSWORD_HASH
 
 SAMPLE = Path(__file__).parent.parent / "etc" / "msgd.yaml"
-ADDRESS = "must be a numeric IPv4 or IPv6 address (no host name), or a list, not "
+ADDRESS = "must be a numeric IPv4 or IPv6 address (no host name), an absolute path, or a list, not "
+FILE = "must be an absolute path, or none, not "
 NETWORK = "must be a network such as 10.0.0.0/8 or fd00::/8, or a list, not "
 PORT = "must be a whole number from 0 to 65535, not "
 SECONDS = "must be a number from 0 to 1000000, not "
@@ -52,18 +55,30 @@ def test_defaults_are_those_of_the_documentation(path: Path) -> None:
         'listen: ["127.0.0.1", "::1"]\n'
         "port: 6743\n"
         "log_directory: /var/log/msgd\n"
-        "password_hash: null\n"
+        "password_hash: none\n"
         "sync: always\n"
         "time_zone: local\n"
         "keep_days: 0\n"
         "compress: none\n"
+        "metrics_file: none\n"
         "allow: []\n"
+        "terminate_from: []\n"
+        "proxy_from: []\n"
+        "tls:\n"
+        "  certificate: none\n"
+        "  key: none\n"
+        "  required: no\n"
+        "  client_ca: none\n"
+        "  clients: []\n"
         "limits:\n"
         "  clients: 4096\n"
+        "  clients_per_address: 0\n"
         "  message_bytes: 65536\n"
         "  handshake_seconds: 10\n"
         "  idle_seconds: 0\n"
         "  bare_quiet_ms: 50\n"
+        "  sessions: 10000\n"
+        "  keep_free: 1%\n"
     )
     assert defaults(path).listen_is_default
 
@@ -83,6 +98,8 @@ def test_nothing_in_the_file_means_the_defaults(path: Path, text: str) -> None:
         ("listen: ::1", "listen", ("::1",)),
         ("listen: [10.0.0.1, 'fd00::0001']", "listen", ("10.0.0.1", "fd00::1")),
         ("listen:\n  - fe80::1%eth0\n  - 127.0.0.1", "listen", ("fe80::1%eth0", "127.0.0.1")),
+        ("listen: [/run//msgd/msgd.sock, '::']", "listen", ("/run/msgd/msgd.sock", "::")),
+        (f"listen: /{'x' * 106}", "listen", ("/" + "x" * 106,)),
         ("port: 0", "port", 0),
         ("port: 65535", "port", 65535),
         ("log_directory: /srv/a b/../log/", "log_directory", "/srv/log"),
@@ -90,6 +107,7 @@ def test_nothing_in_the_file_means_the_defaults(path: Path, text: str) -> None:
         (f"password_hash: {PASSWORD_HASH}", "password_hash", PASSWORD_HASH),
         (f"password_hash: '{PASSWORD_HASH}'", "password_hash", PASSWORD_HASH),
         ("password_hash:", "password_hash", None),
+        ("password_hash: none", "password_hash", None),
         ("sync: second", "sync", "second"),
         ("sync: never", "sync", "never"),
         ('sync: "Never"', "sync", "never"),
@@ -108,6 +126,27 @@ def test_nothing_in_the_file_means_the_defaults(path: Path, text: str) -> None:
             "allow",
             (ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
         ),
+        ("allow: 0.0.0.0/0", "allow", (ip_network("0.0.0.0/0"),)),
+        ("allow: '::/0'", "allow", (ip_network("::/0"),)),
+        ("terminate_from: [127.0.0.0/8]", "terminate_from", (ip_network("127.0.0.0/8"),)),
+        ("proxy_from: 10.0.0.1", "proxy_from", (ip_network("10.0.0.1"),)),
+        ("metrics_file: /srv/msgd.prom", "metrics_file", "/srv/msgd.prom"),
+        ("metrics_file: none", "metrics_file", None),
+        ("tls: {certificate: /a.pem}", "tls", Tls("/a.pem", "/a.pem", "no", None, ())),
+        ("tls: {certificate: /a.pem, key: /b.pem}", "tls.key", "/b.pem"),
+        ("tls: {certificate: /a.pem, required: remote}", "tls.required", "remote"),
+        ("tls: {certificate: /a.pem, required: On}", "tls.required", "yes"),
+        ("tls: {required: off, client_ca: none}", "tls.required", "no"),
+        (
+            "tls: {certificate: /a, client_ca: /c, clients: [web-1, b.example_]}",
+            "tls.clients",
+            ("web-1", "b.example_"),
+        ),
+        ("limits: {clients_per_address: 8}", "limits.clients_per_address", 8),
+        ("limits: {sessions: 1}", "limits.sessions", 1),
+        ("limits: {keep_free: 0}", "limits.keep_free", KeepFree()),
+        ("limits: {keep_free: 1073741824}", "limits.keep_free", KeepFree(bytes=1 << 30)),
+        ("limits: {keep_free: 0.25%}", "limits.keep_free", KeepFree(percent=0.25)),
         ("limits: {clients: 1}", "limits.clients", 1),
         ("limits.clients: 1", "limits.clients", 1),
         ("limits: {message_bytes: 1048576}", "limits.message_bytes", 1048576),
@@ -119,6 +158,13 @@ def test_nothing_in_the_file_means_the_defaults(path: Path, text: str) -> None:
 )
 def test_a_value(path: Path, line: str, name: str, value: object) -> None:
     assert attrgetter(name)(read(path, line)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "free"), [("0", 1000, 0), ("5", 1000, 5), ("1%", 1000, 10), ("0%", 1000, 0)]
+)
+def test_what_stays_free(path: Path, text: str, size: int, free: int) -> None:
+    assert read(path, f"limits.keep_free: {text}").limits.keep_free.of(size) == free
 
 
 def test_an_alias_is_the_value_that_it_names(path: Path) -> None:
@@ -275,6 +321,57 @@ def test_default_log_directory(
             "allow: 10.1.2.3/8",
             '1: allow: "10.1.2.3/8" has bits set behind its prefix; did you mean 10.0.0.0/8?',
         ),
+        (
+            "allow: 'fd00::1/8'",
+            '1: allow: "fd00::1/8" has bits set behind its prefix; did you mean fd00::/8?',
+        ),
+        (
+            "allow: '::ffff:10.0.0.0/104'",
+            '1: allow: "::ffff:10.0.0.0/104" never matches; did you mean 10.0.0.0/8?',
+        ),
+        (
+            "allow: 0.0.0.0",
+            '1: allow: "0.0.0.0" never matches: no client has such an address;'
+            " did you mean 0.0.0.0/0?",
+        ),
+        (
+            "terminate_from: 224.0.0.0/4",
+            '1: terminate_from: "224.0.0.0/4" never matches: no client has such an address',
+        ),
+        ("allow: 'fe80::1%eth0'", '1: allow: "fe80::1%eth0": a network has no interface'),
+        ("terminate_from:", f"1: terminate_from: {NETWORK}nothing"),
+        # sockets in the file system
+        ("listen: '@msgd'", f'1: listen: {ADDRESS}"@msgd"'),
+        ("listen: run/msgd.sock", f'1: listen: {ADDRESS}"run/msgd.sock"'),
+        (f"listen: /{'x' * 107}", "1: listen: the path of a socket has up to 107 bytes"),
+        # TLS: what does nothing without another key, and what is left empty
+        ("tls: {key: /k}", "1: tls.key: needs tls.certificate too"),
+        ("port: 1\ntls:\n  required: yes", "3: tls.required: needs tls.certificate too"),
+        ("tls: {client_ca: /k}", "1: tls.client_ca: needs tls.certificate too"),
+        ("tls: {certificate: /c, clients: a}", "1: tls.clients: needs tls.client_ca too"),
+        ("tls:\n  client_ca:", f"2: tls.client_ca: {FILE}nothing"),
+        ("tls: {certificate: c.pem}", f'1: tls.certificate: {FILE}"c.pem"'),
+        (
+            "tls: {required: maybe}",
+            '1: tls.required: must be no, yes or remote, not "maybe"',
+        ),
+        (
+            "tls: {clients: 'a b'}",
+            '1: tls.clients: must be a name of letters, digits and . _ -, or a list, not "a b"',
+        ),
+        # limits
+        *(
+            (
+                f"limits: {{keep_free: {wrong}}}",
+                "1: limits.keep_free: must be bytes, or a percentage below 100%,"
+                f' such as 1073741824 or 1%, not "{wrong}"',
+            )
+            for wrong in ("100%", "-1", "1G", "1.5")
+        ),
+        (
+            "limits: {message_bytes: 1048577}",
+            '1: limits.message_bytes: must be a whole number from 1 to 1048576, not "1048577"',
+        ),
         # directories and passwords
         ("log_directory: logs", '1: log_directory: must be an absolute path, not "logs"'),
         ("log_directory: ~/logs", '1: log_directory: must be an absolute path, not "~/logs"'),
@@ -308,12 +405,6 @@ def test_an_error(path: Path, text: str | bytes, error: str) -> None:
     assert str(raised.value) == f"{path}:{error}"
 
 
-@pytest.mark.parametrize("bracket", [" [\n", " {a:\n", "- "])
-def test_what_would_overflow_the_stack_is_refused(path: Path, bracket: str) -> None:
-    with pytest.raises(ConfigError, match=r"msgd.yaml:\d+: is not YAML: nested too deeply$"):
-        read(path, "port:\n" + bracket * 50_000)
-
-
 def test_a_long_value_is_shown_short(path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         read(path, "port: " + "9" * 5000)
@@ -337,9 +428,65 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-def test_a_file_without_end(path: Path) -> None:
-    with pytest.raises(ConfigError, match="is longer than 1048576 bytes"):
-        load("/dev/zero")
+# Read again ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(path: Path) -> Source:
+    path.write_text("allow: 10.0.0.0/8\n")
+    source = Source(str(path))
+    assert source.load().allow
+    return source
+
+
+def test_what_is_read_again_counts(path: Path, source: Source) -> None:
+    path.write_text("allow: [10.0.0.0/8, 192.168.0.0/16]\n")
+    assert len(source.load().allow) == 2
+    path.write_text("# all may come now\n")
+    assert source.load().allow == ()
+
+
+@pytest.mark.parametrize("lost", ["gone", "empty", "blank", "pipe", "directory", "null"])
+def test_what_is_lost_never_opens_a_door(path: Path, source: Source, lost: str) -> None:
+    path.unlink()
+    if lost == "pipe":
+        os.mkfifo(path)
+    elif lost == "directory":
+        path.mkdir()
+    elif lost == "null":
+        path.symlink_to("/dev/null")
+    elif lost != "gone":
+        path.write_text("" if lost == "empty" else " \n\n")
+    words = {
+        "gone": "cannot be read: No such file or directory",
+        "empty": "is empty",
+        "blank": "is empty",
+        "directory": "cannot be read: Is a directory",
+    }.get(lost, "is not a regular file")
+    with pytest.raises(ConfigError) as raised:
+        source.load()
+    assert str(raised.value) == f"{path}: {words}"
+
+
+def test_the_usual_file_must_not_vanish_either(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(msgd_config, "DEFAULT_PATH", str(path))
+    source = Source(None)
+    assert source.load().port == 6743
+    path.write_text("port: 7\n")
+    assert source.load().port == 7
+    path.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        source.load()
+
+
+def test_the_first_time_it_may_be_a_pipe(path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"port: 7\n")
+    os.close(writer)
+    try:
+        assert load(f"/dev/fd/{reader}").port == 7
+    finally:
+        os.close(reader)
 
 
 # The password from systemd -----------------------------------------------------------------
@@ -378,6 +525,17 @@ def test_a_bad_credential(path: Path, credential: Path, text: str) -> None:
     assert "hunter2" not in str(raised.value)
 
 
+def test_the_key_of_tls_may_be_a_credential(path: Path, credential: Path) -> None:
+    key = credential.with_name("tls_key")
+    key.touch()
+    assert read(path, "tls.certificate: /c.pem\n").tls.key == str(key)
+    with pytest.raises(ConfigError) as raised:
+        read(path, "tls: {certificate: /c.pem, key: /k.pem}\n")
+    assert str(raised.value) == (
+        f"{path}: tls.key: is also given as a systemd credential; keep one of them"
+    )
+
+
 # What documents it -------------------------------------------------------------------------
 
 
@@ -401,7 +559,10 @@ def _names(tree: dict[str, object], above: str = "") -> list[str]:
     [
         "",
         "listen: '::'\nlog_directory: '/a: b #c'\nallow: [10.0.0.0/8, 'fd00::/8']\n",
-        "log_directory: '/\"ä\\\\'\nlimits: {bare_quiet_ms: 0.001, message_bytes: 1000000000}\n",
+        "log_directory: '/\"ä\\\\'\nlimits: {bare_quiet_ms: 0.001, message_bytes: 1000000}\n",
+        "password_hash: none\nlisten: [/run/a, '::1']\nlimits.keep_free: 0.5%\n",
+        "tls: {certificate: /c, client_ca: /a, clients: [x, y.z], required: yes}\n",
+        "terminate_from: 127.0.0.0/8\nmetrics_file: /m\nlimits.keep_free: 10000\n",
         "sync: never\ntime_zone: utc\nkeep_days: 30\ncompress: gzip\n",
     ],
 )

@@ -296,7 +296,7 @@ def test_lines_over_the_limit_are_named_and_the_rest_goes_on(msgd: Daemon, tmp_p
 
 def test_a_line_too_long_for_any_memory_is_not_sent(start: Start) -> None:
     """Nor is it cut: this server would take the beginning of it."""
-    daemon = start("limits: {message_bytes: 100000000}\nlisten: 127.0.0.1\n")
+    daemon = start("limits: {message_bytes: 1048576}\nlisten: 127.0.0.1\n")
     long = b"x" * (LONGEST_TEXT + 100_000)
     done = msgctl("send", "-p", daemon.port, stdin=b"a\n%b\nb\n%b\r\nc\n%b" % (long, long, long))
     assert (done.returncode, done.stdout) == (1, "a\nb\nc\n")

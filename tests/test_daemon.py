@@ -117,13 +117,25 @@ sync: always
 time_zone: local
 keep_days: 0
 compress: none
+metrics_file: none
 allow: []
+terminate_from: []
+proxy_from: []
+tls:
+  certificate: none
+  key: none
+  required: no
+  client_ca: none
+  clients: []
 limits:
   clients: 4096
+  clients_per_address: 0
   message_bytes: 65536
   handshake_seconds: 10
   idle_seconds: 0
   bare_quiet_ms: 50
+  sessions: 10000
+  keep_free: 1%
 """,
         "",
     )

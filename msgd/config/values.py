@@ -17,7 +17,22 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
+_SOCKET_PATH = 107  # bytes: unix(7)
 _BARE = r"[\w./-]*[A-Za-z/][\w./-]*"  # YAML text that needs no quotes
+
+
+class KeepFree(NamedTuple):
+    """What stays free of a file system: bytes, or a part of all."""
+
+    bytes: int = 0
+    percent: float = 0.0
+
+    def of(self, size: int) -> int:
+        """How many bytes that is on a file system of ``size`` bytes."""
+        return self.bytes or int(size * self.percent / 100)
+
+    def __str__(self) -> str:
+        return f"{self.percent:.15g}%" if self.percent else str(self.bytes)
 
 
 class Kind(NamedTuple):
@@ -36,7 +51,9 @@ class Kind(NamedTuple):
 def show(value: object) -> str:
     """A value as YAML, in one line without control characters."""
     if value is None:
-        return "null"
+        return "none"
+    if isinstance(value, KeepFree):
+        return str(value)
     if isinstance(value, tuple):
         return "[" + ", ".join(_quote(str(item)) for item in value) + "]"
     if isinstance(value, float):
@@ -75,13 +92,15 @@ def number(high: int, *, above_zero: bool = False) -> Kind:
     return kind
 
 
-def choice(*words: str, none: bool = False) -> Kind:
-    """One of these words; with none, all that YAML readers know for "no" is the word none."""
+def choice(*words: str, no: str = "", yes: str = "") -> Kind:
+    """One of these words; ``no`` and ``yes``: which one YAML's other words for them mean."""
 
     def parse(text: str) -> str:
         word = text.lower()
-        if none and word in ("no", "off", "false"):
-            word = "none"
+        if no and word in ("no", "off", "false"):
+            word = no
+        elif yes and word in ("yes", "on", "true"):
+            word = yes
         if word in words:
             return word
         raise ValueError(kind.wrong(_found(text)))
@@ -102,10 +121,30 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def _directory(text: str) -> str:
+def _path(text: str) -> str:
     if not os.path.isabs(text) or not text.isprintable():
-        raise ValueError(DIRECTORY.wrong(_found(text)))
+        raise ValueError(PATH.wrong(_found(text)))
     return os.path.normpath(text)
+
+
+def _file(text: str) -> str | None:
+    """A path, or the word none: so a key that was left empty by mistake is an error."""
+    if text == "none":
+        return None
+    try:
+        return _path(text)
+    except ValueError:
+        raise ValueError(FILE.wrong(_found(text))) from None
+
+
+def _listen(text: str) -> str:
+    """An address, or the path of a socket in the file system."""
+    if not text.startswith("/"):
+        return _address(text)
+    path = _path(text)
+    if len(os.fsencode(path)) > _SOCKET_PATH:
+        raise ValueError(f"the path of a socket has up to {_SOCKET_PATH} bytes")
+    return path
 
 
 def _address(text: str) -> str:
@@ -124,27 +163,59 @@ def _address(text: str) -> str:
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
-    from ipaddress import ip_network
+    from ipaddress import ip_address, ip_network
 
     try:
-        return ip_network(text)
-    except ValueError:
-        pass
-    try:
-        nearest = ip_network(text, strict=False)
+        network = ip_network(text, strict=False)
+        address = ip_address(text.partition("/")[0])
     except ValueError:
         raise ValueError(NETWORKS.wrong(_found(text))) from None
-    raise ValueError(f"{_found(text)} has bits set behind its prefix; did you mean {nearest}?")
+    if "%" in text:
+        raise ValueError(f"{_found(text)}: a network has no interface")
+    mapped = getattr(network[0], "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= 96:
+        meant = f"{mapped}/{network.prefixlen - 96}"
+        raise ValueError(f"{_found(text)} never matches; did you mean {meant}?")
+    if address != network[0]:
+        raise ValueError(f"{_found(text)} has bits set behind its prefix; did you mean {network}?")
+    if network.is_multicast or (address.is_unspecified and network.num_addresses == 1):
+        hint = f"; did you mean {address}/0?" if address.is_unspecified else ""
+        raise ValueError(f"{_found(text)} never matches: no client has such an address{hint}")
+    return network
 
 
-def _password_hash(text: str) -> str:
+def _keep_free(text: str) -> KeepFree:
+    if re.fullmatch(r"0|[1-9][0-9]{,17}", text):
+        return KeepFree(bytes=int(text))
+    if re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?%", text):
+        return KeepFree(percent=float(text[:-1]))
+    raise ValueError(KEEP_FREE.wrong(_found(text)))
+
+
+def _name(text: str) -> str:
+    """A client's name as it stands in an origin."""
+    if re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        return text
+    raise ValueError(NAMES.wrong(_found(text)))
+
+
+def _password_hash(text: str) -> str | None:
     from msgd.password import check_hash
 
+    if text == "none":
+        return None
     check_hash(text)
     return text
 
 
-DIRECTORY = Kind("an absolute path", _directory)
-ADDRESSES = Kind("a numeric IPv4 or IPv6 address (no host name), or a list", _address, many=True)
+PATH = Kind("an absolute path", _path)
+FILE = Kind("an absolute path, or none", _file)
+ADDRESSES = Kind(
+    "a numeric IPv4 or IPv6 address (no host name), an absolute path, or a list",
+    _listen,
+    many=True,
+)
 NETWORKS = Kind("a network such as 10.0.0.0/8 or fd00::/8, or a list", _network, many=True)
+NAMES = Kind("a name of letters, digits and . _ -, or a list", _name, many=True)
+KEEP_FREE = Kind("bytes, or a percentage below 100%, such as 1073741824 or 1%", _keep_free)
 PASSWORD_HASH = Kind("a string from msgd hash-password", _password_hash)

@@ -8,6 +8,8 @@ costs nothing however often it stands there.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
 
     Node = yaml.ScalarNode | yaml.SequenceNode | yaml.MappingNode
 
-_LONGEST_FILE = 1024 * 1024  # bytes; what is longer is no configuration
-_DEEPEST = 10  # levels; a section and a list in it are 3
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")
 }
@@ -39,15 +39,21 @@ class Option(NamedTuple):
     secret: bool = False  # never shown
 
 
-def read(path: str) -> str:
-    """The file's text; raises ConfigError."""
+def read(path: str, *, again: bool = False) -> str:
+    """The file's text; raises ConfigError.
+
+    The first time it may be anything, such as a pipe or /dev/null. Again it must be a file with
+    something in it: what is lost must not open what was closed.
+    """
     try:
-        with open(path, "rb") as file:
-            data = file.read(_LONGEST_FILE + 1)
+        with open(path, "rb", opener=_open_at_once if again else None) as file:
+            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{path}: is not a regular file")
+            data = file.read()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) > _LONGEST_FILE:
-        raise ConfigError(f"{path}: is longer than {_LONGEST_FILE} bytes")
+    if again and not data.strip():
+        raise ConfigError(f"{path}: is empty")
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -55,11 +61,16 @@ def read(path: str) -> str:
         raise ConfigError(f"{path}:{line}: is not UTF-8: byte {data[error.start]:#04x}") from None
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for a writer
+
+
 class ConfigFile:
     """One YAML file, held against a table of options."""
 
-    def __init__(self, path: str, options: Iterable[Option]) -> None:
-        self._path = path
+    def __init__(self, path: str, options: Iterable[Option], *, again: bool = False) -> None:
+        """Read the file, as `read` does; raises ConfigError."""
+        self._path, self._text = path, read(path, again=again)
         self._options = {option.name: option for option in options}
         self._lines: dict[str, int] = {}  # where each key was first seen
         self._sections = {name.rpartition(".")[0] for name in self._options} - {""}
@@ -74,16 +85,22 @@ class ConfigFile:
             values[name] = self._value(option, node)
         return values
 
+    def has(self, name: str) -> bool:
+        """Whether the file has this key."""
+        return name in self._lines
+
+    def error(self, name: str, words: str) -> ConfigError:
+        """What is wrong about a key that `values` has found, in view of the others."""
+        return ConfigError(f"{self._path}:{self._lines[name]}: {name}: {words}")
+
     def _compose(self) -> Node | None:
         import yaml
 
-        text = read(self._path)
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            _check_depth(yaml.parse(text, Loader=loader))
-            return cast("Node | None", yaml.compose(text, Loader=loader))
+            return cast("Node | None", yaml.compose(self._text, Loader=loader))
         except yaml.reader.ReaderError as error:
-            line = text.encode().count(b"\n", 0, int(error.position)) + 1
+            line = self._text.encode().count(b"\n", 0, int(error.position)) + 1
             words = f"a character that YAML does not allow: {int(error.character):#04x}"
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -154,25 +171,6 @@ class ConfigFile:
 
     def _error(self, node: Node, words: str) -> ConfigError:
         return ConfigError(f"{self._path}:{_line(node)}: {words}")
-
-
-def _check_depth(events: Iterable[yaml.Event]) -> None:
-    """Composing recurses in C, without a check: some ten thousand brackets would end the process.
-
-    Raises yaml.MarkedYAMLError.
-    """
-    import yaml
-
-    depth = 0
-    for event in events:
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _DEEPEST:
-            raise yaml.MarkedYAMLError(
-                problem="nested too deeply", problem_mark=cast("yaml.Mark", event.start_mark)
-            )
 
 
 def _line(node: Node) -> int:
