@@ -8,6 +8,7 @@ import termios
 import time
 from selectors import EVENT_READ, EVENT_WRITE
 
+from msgd.archive.records import Form
 from msgd.wire.events import Event
 from msgd.wire.server import ServerProtocol
 
@@ -32,13 +33,13 @@ class Connection:
         "broken",
         "closing",
         "ended",
+        "form",
         "given_up",
         "held",
         "holding",
         "interest",
         "left",
         "name",
-        "origin",
         "pending",
         "protocol",
         "pushes",
@@ -55,7 +56,7 @@ class Connection:
         self.socket = sock
         self.address = address
         self.name = origin
-        self.origin = f" {origin} ".encode()
+        self.form = Form(origin)
         self.protocol = ServerProtocol(message_bytes)
         self._output: list[bytes | memoryview] = []
         self.pending = 0  # bytes of output
@@ -113,18 +114,19 @@ class Connection:
             return []
         if self.remaining is not None:
             self.remaining -= len(data)
+        self.form.at(stamp)
         if data:
-            return self._digest(data, size, stamp + self.origin)
-        return self.protocol.end(stamp + self.origin)
+            return self._digest(data, size)
+        return self.protocol.end(self.form)
 
-    def _digest(self, data: bytes, size: int, begin: bytes) -> list[Event]:
+    def _digest(self, data: bytes, size: int) -> list[Event]:
         """Take the bite apart, and settle by the time it took how large the next may be.
 
         Its size grows fourfold until one was too slow, and by addition from then on, much as TCP's
         window does (RFC 5681, section 3.1): a large slow bite comes once, not again and again.
         """
         began = time.monotonic()
-        events = self.protocol.receive(data, begin)
+        events = self.protocol.receive(data, self.form)
         took = time.monotonic() - began
         full = self.bite == size
         # A bare message under way must be read on: its quiet while would end it too soon.

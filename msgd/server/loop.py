@@ -32,8 +32,8 @@ from msgd.server.guard import Guard
 from msgd.server.heartbeat import Status
 from msgd.server.listeners import Listeners, bind
 from msgd.server.timers import Alarm
-from msgd.wire.events import Answer, Dropped, Event, Records, Terminate
-from msgd.wire.headers import FAIL, NOT_VERIFIED, NOT_WRITTEN, PWNO, PWOK, STOPPING
+from msgd.wire.events import Answer, Dropped, Event, Open, Records, Terminate
+from msgd.wire.headers import FAIL, NOT_VERIFIED, PWNO, PWOK, STOPPING, UNKNOWN
 
 log = logging.getLogger("msgd")
 
@@ -166,6 +166,9 @@ class Server:
                 self._owed.append((peer, event))
             elif isinstance(event, Terminate):
                 self._ask(peer, event.password)
+            elif isinstance(event, Open):  # the archive knows no sessions yet
+                peer.holding = True
+                self._owed.append((peer, peer.protocol.refuse_open(UNKNOWN)))
             elif isinstance(event, Dropped):
                 self._dropped(peer.name, event.size)
             else:
@@ -177,7 +180,8 @@ class Server:
         A client that was ready to be read then was not quiet, however long the turn took.
         """
         for peer in self._peers.expire(self._now):
-            self._take(peer, peer.protocol.quiet(self._stamp + peer.origin))
+            peer.form.at(self._stamp)
+            self._take(peer, peer.protocol.quiet(peer.form))
         self._resume()
         self._step_guard()
         self._listeners.step(self._now)
@@ -203,7 +207,7 @@ class Server:
                 peer.queue(event.echo)
                 self._status.archived += event.messages
             else:
-                peer.queue(peer.protocol.reply(FAIL, NOT_WRITTEN).data * event.messages)
+                peer.queue(peer.protocol.refused(event.messages).data)
                 self._status.refused += event.messages
             self._peers.activate(peer)
         self._peers.settle()
@@ -244,8 +248,9 @@ class Server:
         end = time.monotonic() + BITE_SECONDS
         while time.monotonic() < end and (peer := self._peers.resumable()) is not None:
             while peer.holding and not peer.waiting and time.monotonic() < end:
-                events = peer.protocol.resume(self._stamp + peer.origin, BITE_LEAST)
-                peer.holding = peer.protocol.holds
+                peer.form.at(self._stamp)
+                events = peer.protocol.resume(peer.form, BITE_LEAST)
+                peer.holding = peer.protocol.paused
                 self._take(peer, events)
             self._peers.activate(peer)
 

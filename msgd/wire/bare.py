@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from msgd.wire.events import Close, Event, Records
-from msgd.wire.headers import FAIL, HEADERS, MORE, TOO_LONG
-from msgd.wire.requests import longest, record, reply, request
+from msgd.wire.events import Close, Event, Form, records
+from msgd.wire.headers import MESG, NO_SPACE, TOO_LONG
+from msgd.wire.requests import longest, refusal, request
 from msgd.wire.text import escape
-
-_HEADERS = frozenset(header for header in HEADERS if HEADERS[header].sender != "server") - {MORE}
 
 
 class BareFraming:
@@ -21,28 +19,31 @@ class BareFraming:
         self._message = bytearray()
 
     @property
-    def unfinished(self) -> bool:
-        return bool(self._message)
+    def held(self) -> int:
+        return len(self._message)
 
-    def receive(self, data: bytes, begin: bytes) -> list[Event]:
+    def receive(self, data: bytes, form: Form, events: list[Event]) -> int:
+        """Take all of it; returns how much that was."""
         self._message += data
         if len(self._message) > longest(self._limit) + len(b"\r\n"):
             self._message.clear()
-            return [reply(FAIL, TOO_LONG, b""), Close()]
-        return []
+            events += [refusal(TOO_LONG, b""), Close()]
+        return len(data)
 
-    def quiet(self, begin: bytes) -> list[Event]:
+    def quiet(self, form: Form) -> list[Event]:
         message = bytes(self._message)
         self._message.clear()
         if message.endswith(b"\n"):
             message = message[:-1].removesuffix(b"\r")
         elif not message:
             return []
-        if not message.startswith(b"MESG "):
-            return [request(message, _HEADERS, b"")]
+        if not message.startswith(MESG):
+            return [request(message, b"")]
+        if message[4:5] != b" ":
+            return [refusal(NO_SPACE, b"")]
         if len(message) - len(b"MESG ") > self._limit:
-            return [reply(FAIL, TOO_LONG, b""), Close()]
+            return [refusal(TOO_LONG, b""), Close()]
         text = escape(message[5:])
-        return [Records(record(text, begin), b"MESG " + text, 1)]
+        return [records(form.message(text), b"MESG " + text, 1, form)]
 
     end = quiet

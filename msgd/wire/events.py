@@ -1,8 +1,29 @@
-"""What comes of the bytes that a client sends: events, in the order in which it is owed replies."""
+"""What comes of the bytes that a client sends: events, in the order in which it is owed replies.
+
+And the form of the records that they go into, as far as the wire needs to know it.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+
+class Form(Protocol):
+    """Makes the records of one client: see `msgd.archive.records.Form`."""
+
+    number: int  # of the next record in the session; 0 without one
+
+    def open(self, session: str, number: int) -> None:
+        """From here records are numbered, from this number on."""
+
+    def block(self, texts: list[bytes]) -> tuple[bytes, int]:
+        """The records of these texts, behind an empty entry; and the bytes that were added."""
+
+    def message(self, text: bytes) -> bytes:
+        """The record of one text, of one line or several."""
+
+    def advance(self, messages: int) -> None:
+        """This number of records has been taken."""
 
 
 class Records(NamedTuple):
@@ -11,6 +32,7 @@ class Records(NamedTuple):
     archive: bytes
     echo: bytes
     messages: int
+    last: int  # the number of the last of them in its session; 0 without one
 
 
 class Answer(NamedTuple):
@@ -25,6 +47,16 @@ class Terminate(NamedTuple):
     password: bytes
 
 
+class Open(NamedTuple):
+    """SESS: a session is to be opened, and its next message to have this number, if any.
+
+    What follows waits until `ServerProtocol.resume`.
+    """
+
+    id: str
+    number: int | None
+
+
 class Dropped(NamedTuple):
     """The stream ended in the middle of a message: what there was of it is not archived."""
 
@@ -35,4 +67,15 @@ class Close(NamedTuple):
     """Nothing more will be read from this client: send what is due to it, then close."""
 
 
-Event = Records | Answer | Terminate | Dropped | Close
+Event = Records | Answer | Terminate | Open | Dropped | Close
+
+
+def records(archive: bytes, echo: bytes, messages: int, form: Form) -> Records:
+    """This number of messages, of which ``form`` has made ``archive``; it goes on behind them."""
+    form.advance(messages)
+    return Records(archive, echo, messages, last_number(form))
+
+
+def last_number(form: Form) -> int:
+    """The number of the last record that was taken, in a session; else 0."""
+    return form.number - 1 if form.number else 0

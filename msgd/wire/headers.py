@@ -12,6 +12,7 @@ from msgd.wire.text import is_plain
 
 PING, PONG, MESG, MORE = b"PING", b"PONG", b"MESG", b"MORE"
 TERM, PWOK, PWNO, PWIV, FAIL = b"TERM", b"PWOK", b"PWNO", b"PWIV", b"FAIL"
+SESS = b"SESS"
 
 
 class Header(NamedTuple):
@@ -27,6 +28,7 @@ HEADERS = {
     PONG: Header("server", "", "the answer to PING"),
     MESG: Header("both", "text", "a message, or its last line; from the server, the echo of it"),
     MORE: Header("both", "text", "a line of a message that goes on (line framing only)"),
+    SESS: Header("both", "session", "a session is to be opened; from the server, its last number"),
     TERM: Header("client", "password", "a wish that the server stop"),
     PWOK: Header("server", "", "the right password: the server stops"),
     PWNO: Header("server", "", "the wrong password"),
@@ -36,15 +38,21 @@ HEADERS = {
 
 # The reasons that a FAIL can give: fixed words, never any of what the client sent.
 NO_HANDSHAKE = "handshake expected"
+ONLY_LINES = "line framing expected"
 TOO_LONG = "message too long"
 UNKNOWN = "unknown header"
 NO_SPACE = "space expected after the header"
 ARGUMENT = "header takes no argument"
 INTERRUPTED = "message interrupted"
+MALFORMED = "malformed session"
+NUMBER_USED = "number already used"
+SESSION_INTERRUPTED = "session interrupted"
+TAKEN_OVER = "session taken over"
 NOT_WRITTEN = "archive cannot be written"
 NOT_VERIFIED = "password cannot be verified now"
 STOPPING = "server is stopping"
 BUSY = "busy"
+TLS_REQUIRED = "tls required"
 
 PASSWORD_BYTES = 1024
 

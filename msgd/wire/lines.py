@@ -2,265 +2,242 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Iterator
-from io import SEEK_END, BytesIO
-from itertools import accumulate, chain, compress, repeat
+import re
+from io import BytesIO
+from itertools import repeat
 
-from msgd.wire.events import Answer, Dropped, Event, Records, Terminate
+from msgd.wire.events import (
+    Dropped,
+    Event,
+    Form,
+    Open,
+    Records,
+    Terminate,
+    last_number,
+    records,
+)
 from msgd.wire.headers import (
-    FAIL,
-    HEADERS,
     INTERRUPTED,
+    MALFORMED,
     MESG,
+    MORE,
+    NO_SPACE,
     PING,
+    SESS,
     TERM,
     TOO_LONG,
-    UNKNOWN,
     encode_message,
 )
-from msgd.wire.requests import longest, record, reply, request
-from msgd.wire.text import escape, is_plain, unsafe_lines
+from msgd.wire.requests import longest, refusal, request
+from msgd.wire.session import Session, opening
+from msgd.wire.text import escape
 
 # Lines are handled in pieces that stay in the processor's cache from the first check to the
 # joined records. Above 30,000 bytes CPython's search also sets up tables for every match.
 PIECE_BYTES = 28_000
 
-_HEADERS = frozenset(header for header in HEADERS if HEADERS[header].sender != "server")
-_HEADER = operator.itemgetter(slice(4))
-_BEGINNING = operator.itemgetter(slice(5))
-_TEXT = operator.itemgetter(slice(5, None))
-_TEXT_HEADERS = frozenset((b"MESG ", b"MORE "))
-
 
 class LineFraming:
     """One message a line; MORE carries the lines of a message of several lines."""
 
-    __slots__ = (
-        "_events",
-        "_held",
-        "_limit",
-        "_lost",
-        "_message",
-        "_size",
-        "_skip",
-        "_tail",
-        "_taken_up",
-    )
+    __slots__ = ("_events", "_limit", "_lost", "_message", "_session", "_size", "_skip", "_tail")
     ending = b"\n"
 
-    def __init__(self, message_bytes: int) -> None:
+    def __init__(self, message_bytes: int, session: Session) -> None:
         self._limit = message_bytes
+        self._session = session
         self._tail = bytearray()  # the beginning of a line whose end has not come
         self._skip = False  # that line is too long and answered: its rest is not kept
         self._message: bytearray | None = None  # the lines of MORE, until their MESG comes
         self._size = 0  # the bytes of text in it
         self._lost = False  # it is too long and answered: its other lines are not kept
-        self._held: BytesIO | None = None  # the lines that wait behind a Terminate
-        self._taken_up = 0  # bytes of them that wait no more
         self._events: list[Event] = []
 
-    def receive(self, data: bytes, begin: bytes) -> list[Event]:
-        if self._skip:
-            _, feed, data = data.partition(b"\n")
-            self._skip = not feed
-        start, end = 0, data.rfind(b"\n") + 1
-        if end and self._tail:  # complete that line alone: no copy of all that came with it
-            start = data.index(b"\n") + 1
-            self._tail += data[:start]
-            line = bytes(self._tail)
-            self._tail.clear()
-            self._lines(line, 0, len(line), begin)
-        self._lines(data, start, end, begin)
-        if end < len(data):
-            self._keep(data[end:], begin)
-        return self._taken()
-
-    def resume(self, begin: bytes, most: int) -> list[Event]:
-        """Take up so many bytes of the lines that wait, or the next line; stop at a `Terminate`."""
-        held, self._held = self._held, None
-        if held is not None:
-            held.seek(self._taken_up)
-            until = self._taken_up + most
-            while self._held is None and held.tell() < until and (line := held.readline()):
-                self._line(line, begin)
-            taken_up = held.tell()
-            if taken_up < held.seek(0, SEEK_END) or self._held is not None:
-                self._hold(held, taken_up)
-        return self._taken()
-
     @property
-    def holds(self) -> bool:
-        """Whether lines wait for `resume`, or for the verdict on a password."""
-        return self._held is not None
+    def held(self) -> int:
+        return len(self._tail) + len(self._message or b"")
 
-    def _hold(self, lines: BytesIO, taken_up: int) -> None:
-        """Let these lines, and all that follow, wait for the verdict on a password."""
-        self._held, self._taken_up = lines, taken_up
+    def receive(self, data: bytes, form: Form, events: list[Event]) -> int:
+        """Take all of it, or up to the end of a request that needs an answer before the next.
 
-    def end(self, begin: bytes) -> list[Event]:
-        size = len(self._tail) + len(self._message or b"")
-        return [Dropped(size)] if size else []
+        Returns how much that was.
+        """
+        self._events = events
+        start = 0
+        if self._skip or self._tail:
+            start = data.find(b"\n") + 1
+            if start and self._first(data[:start], form):
+                return start
+        end = data.rfind(b"\n") + 1
+        while start < end:
+            start, stopped = self._piece(data, start, end, form)
+            if stopped:
+                return start
+        if end < len(data) and not self._skip:
+            self._keep(data[end:], form)
+        return len(data)
 
-    def _taken(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
+    def end(self, form: Form) -> list[Event]:
+        return [Dropped(self.held)] if self.held else []
 
-    def _keep(self, tail: bytes, begin: bytes) -> None:
+    def _first(self, rest: bytes, form: Form) -> bool:
+        """The rest of a line whose beginning came before: no copy of all that came with it."""
+        if self._skip:
+            self._skip = False
+            return False
+        line = bytes(self._tail + rest)
+        self._tail.clear()
+        return self._line(line, form)
+
+    def _keep(self, tail: bytes, form: Form) -> None:
         """Keep the beginning of a line, within bounds: a line too long is answered at once."""
         self._tail += tail
         if len(self._tail) > longest(self._limit) + len(b"\r"):
-            self._line(bytes(self._tail) + b"\n", begin)
+            self._line(bytes(self._tail) + b"\n", form)
             self._tail.clear()
             self._skip = True
 
-    def _lines(self, data: bytes, start: int, end: int, begin: bytes) -> None:
-        """Handle the whole lines between the two offsets, piece by piece.
+    def _piece(self, data: bytes, start: int, end: int, form: Form) -> tuple[int, bool]:
+        """Some of the whole lines between the offsets, together where they can be.
 
-        A piece of several lines is no longer than one message may be: none of its lines is
-        too long, whatever they are.
+        Returns the offset behind them, and whether the last of them needs an answer. A piece of
+        several lines is no longer than one message may be: no message in it is too long.
         """
-        size = min(PIECE_BYTES, self._limit + len(b"MESG \n"))
-        while start < end:
-            stop = end
-            if end - start > size:
-                stop = data.rfind(b"\n", start, start + size) + 1 or data.index(b"\n", start) + 1
-            piece = data[start:stop]
-            self._piece(piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece, begin)
-            start = stop
+        stop, size = end, min(PIECE_BYTES, self._limit + len(b"MESG \n"))
+        if end - start > size:
+            stop = data.rfind(b"\n", start, start + size) + 1 or data.index(b"\n", start) + 1
+            last = data.rfind(b"\nMESG ", start, stop)  # cut no message, if that can be
+            stop = data.index(b"\n", last + 1) + 1 if last >= 0 else stop
+        if stop - start <= size:
+            return self._lines(data[start:stop], start, form)
+        return stop, self._line(data[start:stop], form)
 
-    def _piece(self, lines: bytes, begin: bytes) -> None:
-        """Lines that are handled together: in blocks where they can be, else one by one."""
-        if len(lines) > self._limit + len(b"MESG \n"):  # then it is a single line
-            self._line(lines, begin)
-            return
-        if self._idle and is_plain(lines) and self._block(lines, begin):
-            return
-        for part, unsafe in _parted(lines, unsafe_lines(lines)):
-            if not unsafe:
-                self._safe(part, begin)
-            elif not (self._idle and (self._block(escape(part), begin) or self._unknown(part))):
-                self._each(BytesIO(part), begin)
+    def _lines(self, lines: bytes, start: int, form: Form) -> tuple[int, bool]:
+        """Lines that begin at this offset: as one block, if they can be, or runs of messages."""
+        if self._idle and self._block(lines, form):
+            return start + len(lines), False
+        at = 0
+        while at < len(lines):
+            end = found.end() if self._idle and (found := _RUN.match(lines, at)) else at
+            if end > at:
+                self._run(lines[at:end], form)
+            else:
+                end = lines.index(b"\n", at) + 1
+                if self._line(lines[at:end], form):
+                    return start + end, True
+            at = end
+        return start + len(lines), False
 
     @property
     def _idle(self) -> bool:
-        """Whether the next line begins a request that can be handled at once."""
-        return self._message is None and self._held is None
+        """Whether whole messages can go into the archive together."""
+        return self._message is None and not self._session.refusal
 
-    def _block(self, lines: bytes, begin: bytes) -> bool:
-        """Take the lines as one block if each is a whole message: its echo is the block itself.
+    def _block(self, lines: bytes, form: Form) -> bool:
+        """Take lines together if each is a whole message: their echo is these lines.
 
         Only C code runs once a line in here. The length of the joined records proves that
         every line had its header.
         """
+        if not lines.startswith(MESG):
+            return False
+        lines = _archived(lines)
         texts = [b"", *map(bytes.removeprefix, BytesIO(lines), repeat(b"MESG "))]
         messages = len(texts) - 1
-        records = begin.join(texts)
-        if len(records) - len(lines) != messages * (len(begin) - len(b"MESG ")):
+        archive, added = form.block(texts)
+        if len(archive) - len(lines) != added - messages * len(b"MESG "):
             return False
-        self._events.append(Records(records, lines, messages))
+        self._events.append(records(archive, lines, messages, form))
         return True
 
-    def _safe(self, lines: bytes, begin: bytes) -> None:
-        """Lines that need no escape."""
-        if self._idle and self._block(lines, begin):
+    def _run(self, lines: bytes, form: Form) -> None:
+        """Whole messages, of one line or several."""
+        if self._block(lines, form):
             return
-        for part, other in _parted(lines, _other_lines(lines)):
-            if other or self._held is not None:
-                if not (self._idle and self._unknown(part)):
-                    self._each(BytesIO(part), begin)
-            elif not (self._idle and self._block(part, begin)):
-                self._messages(BytesIO(part).readlines(), begin)
+        lines = _archived(lines)
+        archive, messages = [], _WHOLE.findall(lines)
+        for message in messages:
+            head, feed, last = message[5:-1].rpartition(b"\nMESG ")
+            text = head.replace(b"\nMORE ", b"\n") + feed[:1] + last
+            archive.append(form.message(text))
+            form.advance(1)
+        event = Records(b"".join(archive), lines, len(messages), last_number(form))
+        self._events.append(event)
 
-    def _unknown(self, lines: bytes) -> bool:
-        """Refuse the lines as one block, if none of them begins as a request does."""
-        headers = [*map(_HEADER, BytesIO(lines))]
-        if not _HEADERS.isdisjoint(headers):
+    def _line(self, line: bytes, form: Form) -> bool:
+        """A line by itself, with its line feed; returns whether it needs an answer first."""
+        line = line[:-1].removesuffix(b"\r")
+        if line.startswith(_MESSAGE):
+            self._text(line, form)
             return False
-        self._events.append(Answer(_UNKNOWN_REPLY * len(headers)))
-        return True
+        event = self._other(line)
+        self._events.append(event)
+        return event.__class__ in (Terminate, Open)
 
-    def _messages(self, lines: list[bytes], begin: bytes) -> None:
-        """MORE and MESG lines that need no escape.
-
-        What lies between the end of a message that is under way and the last end is one block
-        of whole messages; no Python code runs once a line of it.
-        """
-        headers = [*map(_BEGINNING, lines)]
-        last = len(lines) - headers[::-1].index(b"MESG ") if b"MESG " in headers else 0
-        first = headers.index(b"MESG ") + 1 if last and self._message is not None else 0
-        self._each(lines[:first], begin)
-        if first < last:
-            # What a line of the archive begins with is settled by the header before it.
-            begins = map({b"MESG ": begin, b"MORE ": b"\t"}.__getitem__, headers[first:last])
-            pairs = zip([begin, *begins], map(_TEXT, lines[first:last]), strict=False)
-            archive, echo = b"".join(chain.from_iterable(pairs)), b"".join(lines[first:last])
-            self._events.append(Records(archive, echo, headers[first:last].count(b"MESG ")))
-        self._each(lines[last:], begin)
-
-    def _each(self, lines: Iterable[bytes], begin: bytes) -> None:
-        for line in lines:
-            self._line(line, begin)
-
-    def _line(self, line: bytes, begin: bytes) -> None:
-        """Any line, with its line feed."""
-        if self._held is not None:
-            self._held.write(line)
-        elif line[:5] in (b"MESG ", b"MORE "):
-            self._text(line, begin)
-        else:
-            event = self._other(line[:-1])
-            self._events.append(event)
-            if isinstance(event, Terminate):
-                self._hold(BytesIO(), 0)
-
-    def _text(self, line: bytes, begin: bytes) -> None:
-        """A line of MORE or MESG: the latter ends the message."""
+    def _text(self, line: bytes, form: Form) -> None:
+        """A line of a message: MESG ends it."""
         if self._message is None:
             self._message, self._size, self._lost = bytearray(), 0, False
-        self._size += len(line) - len(b"MESG \n")
-        if not self._lost:
-            self._message += line[5:]
-            # Line feeds do not count, but are bounded too, or empty lines would fill the memory.
-            if max(self._size, len(self._message) - self._size - 1) > self._limit:
-                self._lost = True
-                self._message.clear()
-                self._events.append(reply(FAIL, TOO_LONG, b"\n"))
+        if not (self._lost or self._session.refusal):
+            self._add(line[5:])
         if line.startswith(MESG):
             if not self._lost:
-                text = escape(bytes(self._message[:-1]))
-                self._events.append(Records(record(text, begin), encode_message(text), 1))
+                self._end(bytes(self._message[:-1]), form)
             self._message = None
+
+    def _end(self, text: bytes, form: Form) -> None:
+        """A message is complete."""
+        if self._session.refusal:
+            self._fail(self._session.refusal)
+            return
+        text = escape(text)
+        self._events.append(records(form.message(text), encode_message(text), 1, form))
+
+    def _add(self, text: bytes) -> None:
+        """Keep a line of a message, within bounds: a message too long is answered at once."""
+        assert self._message is not None
+        self._size += len(text)
+        self._message += text + b"\n"
+        # Line feeds do not count, but are bounded too, or empty lines would fill the memory.
+        if max(self._size, len(self._message) - self._size - 1) > self._limit:
+            self._lost = True
+            self._message.clear()
+            self._fail(TOO_LONG)
+
+    def _fail(self, reason: str) -> None:
+        """A message is not archived."""
+        self._events.append(refusal(self._session.fail(reason), b"\n"))
 
     def _other(self, line: bytes) -> Event:
         """Any other request; it ends a message whose MESG has not come, which is dropped."""
+        header = line[:4]
+        if header in (MESG, MORE):
+            self._message = None
+            return refusal(self._session.fail(NO_SPACE), b"\n")
         interrupted, self._message = self._message is not None, None
-        if interrupted and line[:4] in (PING, TERM):
-            return reply(FAIL, INTERRUPTED, b"\n")
-        return request(line, _HEADERS, b"\n")
+        if interrupted:
+            self._session.fail(INTERRUPTED)
+        if header == SESS:
+            return self._open(line[4:], interrupted)
+        if interrupted and header in (PING, TERM):
+            return refusal(INTERRUPTED, b"\n")
+        return request(line, b"\n")
+
+    def _open(self, rest: bytes, interrupted: bool) -> Event:
+        """SESS; where it is refused no message goes into the archive until the next one."""
+        reason = INTERRUPTED if interrupted else MALFORMED if rest[:1] == b" " else NO_SPACE
+        asked = opening(rest[1:]) if reason == MALFORMED else None
+        if asked is None:
+            self._session.refuse()
+            return refusal(reason, b"\n")
+        return asked
 
 
-_UNKNOWN_REPLY = reply(FAIL, UNKNOWN, b"\n").data
+def _archived(lines: bytes) -> bytes:
+    """Whole lines as the archive shows them. No escape reaches over the end of a line."""
+    return escape(lines.replace(b"\r\n", b"\n") if b"\r" in lines else lines)
 
 
-def _parted(lines: bytes, odd: Iterable[int]) -> Iterator[tuple[bytes, bool]]:
-    """Part the runs of lines that begin at these offsets (True) from those between (False)."""
-    start = end = 0
-    for at in odd:
-        if at > end:
-            if start < end:
-                yield lines[start:end], True
-            yield lines[end:at], False
-            start = at
-        end = lines.index(b"\n", at) + 1
-    if start < end:
-        yield lines[start:end], True
-    if end < len(lines):
-        yield lines[end:], False
-
-
-def _other_lines(lines: bytes) -> Iterator[int]:
-    """Where those lines begin that are neither MESG nor MORE."""
-    split = BytesIO(lines).readlines()
-    other = map(operator.not_, map(_TEXT_HEADERS.__contains__, map(_BEGINNING, split)))
-    return compress(accumulate(map(len, split), initial=0), other)
+_MESSAGE = (b"MESG ", b"MORE ")
+_WHOLE = re.compile(rb"(?:MORE .*+\n)*+MESG .*+\n")
+_RUN = re.compile(rb"(?:(?:MORE .*+\n)*+MESG .*+\n)*+")

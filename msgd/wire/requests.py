@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from msgd.wire.events import Answer, Event, Terminate
 from msgd.wire.headers import (
     ARGUMENT,
@@ -27,17 +29,19 @@ def reply(header: bytes, text: str, ending: bytes) -> Answer:
     return Answer(header + (b" " + text.encode() if text else b"") + ending)
 
 
-def record(text: bytes, begin: bytes) -> bytes:
-    """A record; each further line of it begins with a TAB, so that none passes for a record."""
-    return begin + text.replace(b"\n", b"\n\t") + b"\n"
+@cache
+def refusal(reason: str, ending: bytes) -> Answer:
+    """FAIL with one of the fixed reasons; the one reply that may be owed by the million."""
+    return reply(FAIL, reason, ending)
 
 
-def request(message: bytes, expected: frozenset[bytes], ending: bytes) -> Event:
-    """What is neither MESG nor MORE with its text. These headers are known in this framing."""
+def request(message: bytes, ending: bytes) -> Event:
+    """A request that is neither a message nor opens a session."""
     header, rest = message[:4], message[4:]
+    if header not in (PING, TERM):
+        return refusal(UNKNOWN, ending)
     if header == PING and rest[:1] in (b"", b" "):
-        return reply(FAIL, ARGUMENT, ending) if rest else reply(PONG, "", ending)
+        return refusal(ARGUMENT, ending) if rest else reply(PONG, "", ending)
     if header == TERM and rest[:1] in (b"", b" "):
         return Terminate(rest[1:]) if well_formed(rest[1:]) else reply(PWIV, "", ending)
-    no_space = header in expected and header != PING and rest[:1] != b" "
-    return reply(FAIL, NO_SPACE if no_space else UNKNOWN, ending)
+    return refusal(NO_SPACE if header == TERM else UNKNOWN, ending)

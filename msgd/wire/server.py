@@ -2,41 +2,71 @@
 
 A message begins with a header of four letters. The first thing on a connection is ``PING``;
 the byte after it chooses how messages end: a line feed chooses line framing (one message a
-line), any other byte bare framing (a message ends when the client has been quiet).
+line), a capital letter bare framing (a message ends when the client has been quiet).
 msgd-protocol(7) is the reference for both.
 """
 
 from __future__ import annotations
 
+import re
+
 from msgd.wire.bare import BareFraming
-from msgd.wire.events import Answer, Close, Event
-from msgd.wire.headers import FAIL, NO_HANDSHAKE, PING, PONG
+from msgd.wire.events import Answer, Close, Event, Form, Open, Terminate
+from msgd.wire.headers import (
+    FAIL,
+    NO_HANDSHAKE,
+    NOT_WRITTEN,
+    ONLY_LINES,
+    PING,
+    PONG,
+    SESS,
+    TAKEN_OVER,
+)
 from msgd.wire.lines import LineFraming
 from msgd.wire.requests import reply
+from msgd.wire.session import Session
 
 
 class ServerProtocol:
     """What one client sends, taken apart; and the replies to it, put together.
 
-    `receive`, `quiet`, `end` and `resume` take ``begin``, with which every record of theirs
-    begins: the time stamp and the origin, each followed by a space. They return what came of
-    the bytes, in the order in which the client is owed the replies.
+    `receive`, `quiet`, `end` and `resume` take the form that makes the records of this client.
+    They return what came of the bytes, in the order in which the client is owed the replies.
+    An event that needs an answer (`Terminate`, `Open`) is the last one: what came behind it is
+    not looked at before `resume`.
     """
 
-    __slots__ = ("_framing", "_greeting", "_limit")
+    __slots__ = ("_asked", "_framing", "_greeting", "_limit", "_line_only", "_rest", "_session")
 
-    def __init__(self, message_bytes: int) -> None:
+    def __init__(self, message_bytes: int, line_only: bool = False) -> None:
+        """``line_only``: bare framing is refused."""
         self._limit = message_bytes
+        self._line_only = line_only
         self._greeting = b""  # what came before the framing was known
         self._framing: LineFraming | BareFraming | None = None
+        self._session = Session()
+        self._asked: Terminate | Open | None = None  # what needs an answer before more is read
+        self._rest = bytearray()  # what came behind that
 
-    def receive(self, data: bytes, begin: bytes) -> list[Event]:
+    def receive(self, data: bytes, form: Form) -> list[Event]:
         """Take bytes from the client, cut anywhere."""
-        if self._framing is not None:
-            return self._framing.receive(data, begin)
-        return self._greet(data, begin)
+        if self.paused:
+            self._rest += data
+            return []
+        if self._framing is None:
+            return self._greet(data, form)
+        events: list[Event] = []
+        taken = self._framing.receive(data, form, events)
+        if taken < len(data):
+            self._rest += data[taken:]
+        return self._noted(events)
 
-    def _greet(self, data: bytes, begin: bytes) -> list[Event]:
+    def _noted(self, events: list[Event]) -> list[Event]:
+        last = events[-1] if events else None
+        self._asked = last if isinstance(last, Terminate | Open) else None
+        return events
+
+    def _greet(self, data: bytes, form: Form) -> list[Event]:
         greeted = self.greeted
         self._greeting += data
         if not PING.startswith(self._greeting[:4]):
@@ -48,11 +78,15 @@ class ServerProtocol:
         if after.startswith((b"\n", b"\r\n")):
             after = after[after.index(b"\n") + 1 :]
             events.append(Answer(b"\n"))
-            self._framing = LineFraming(self._limit)
+            self._framing = LineFraming(self._limit, self._session)
+        elif not _CAPITAL.match(after):
+            return [*events, self.reply(FAIL, NO_HANDSHAKE), Close()]
+        elif self._line_only:
+            return [*events, self.reply(FAIL, ONLY_LINES), Close()]
         else:
             self._framing = BareFraming(self._limit)
         self._greeting = PING
-        return events + self._framing.receive(after, begin)
+        return events + self.receive(after, form)
 
     @property
     def greeted(self) -> bool:
@@ -62,26 +96,70 @@ class ServerProtocol:
     @property
     def unfinished(self) -> bool:
         """Whether a bare message is under way, which a quiet while ends."""
-        return isinstance(self._framing, BareFraming) and self._framing.unfinished
-
-    def quiet(self, begin: bytes) -> list[Event]:
-        """The client has been quiet for long enough to end a bare message."""
-        return self._framing.quiet(begin) if isinstance(self._framing, BareFraming) else []
-
-    def end(self, begin: bytes) -> list[Event]:
-        """The client has closed its side of the stream (half-close, RFC 9293, section 3.6)."""
-        last = self._framing.end(begin) if self._framing is not None else []
-        return [*last, Close()]
-
-    def resume(self, begin: bytes, most: int) -> list[Event]:
-        """Go on behind a `Terminate`, once it has been answered, with about so many bytes."""
-        return self._framing.resume(begin, most) if isinstance(self._framing, LineFraming) else []
+        return isinstance(self._framing, BareFraming) and self._framing.held > 0
 
     @property
-    def holds(self) -> bool:
-        """Whether there is more behind a `Terminate`; nothing may be received before that."""
-        return isinstance(self._framing, LineFraming) and self._framing.holds
+    def held(self) -> int:
+        """Bytes that are kept: messages that are not complete, and what waits for `resume`."""
+        return len(self._rest) + (self._framing.held if self._framing is not None else 0)
+
+    @property
+    def paused(self) -> bool:
+        """Whether an answer is due first, or there is more to `resume` with."""
+        return self._asked is not None or bool(self._rest)
+
+    def resume(self, form: Form, most: int) -> list[Event]:
+        """Go on behind what has been answered, with up to ``most`` bytes."""
+        if self._framing is None:
+            return []
+        events: list[Event] = []
+        taken = self._framing.receive(bytes(self._rest[:most]), form, events)
+        del self._rest[:taken]
+        return self._noted(events)
+
+    def quiet(self, form: Form) -> list[Event]:
+        """The client has been quiet for long enough to end a bare message."""
+        if not isinstance(self._framing, BareFraming):
+            return []
+        return self._noted(self._framing.quiet(form))
+
+    def end(self, form: Form) -> list[Event]:
+        """The client has closed its side of the stream (half-close, RFC 9293, section 3.6).
+
+        Not while this is `paused`: whole requests may wait.
+        """
+        if self._framing is None:
+            unfit = self._greeting[4:] == b"\r"
+            return [*([self.reply(FAIL, NO_HANDSHAKE)] if unfit else []), Close()]
+        return [*self._noted(self._framing.end(form)), Close()]
 
     def reply(self, header: bytes, text: str = "") -> Answer:
         """A reply in the framing of this client; before there is one, a whole line."""
         return reply(header, text, self._framing.ending if self._framing is not None else b"\n")
+
+    def refused(self, messages: int) -> Answer:
+        """The replies to messages that could not be written. It stops a session."""
+        first, other = (self.reply(FAIL, self._session.fail(NOT_WRITTEN)).data for _ in range(2))
+        return Answer(first + other * (messages - 1))
+
+    def opened(self, id: str, number: int, form: Form) -> Answer:
+        """Answer an `Open`: the session is open, ``number`` is that of its last message (0: none).
+
+        What the client has asked for, if anything, is greater.
+        """
+        assert isinstance(self._asked, Open)
+        self._session.open()
+        form.open(id, number + 1 if self._asked.number is None else self._asked.number)
+        return self.reply(SESS, str(number))
+
+    def refuse_open(self, reason: str) -> Answer:
+        """Answer an `Open`: it is refused, and so is every message until the next one."""
+        self._session.refuse()
+        return self.reply(FAIL, reason)
+
+    def taken_over(self) -> None:
+        """The session is that of another connection from now on: messages are refused."""
+        self._session.take_over(TAKEN_OVER)
+
+
+_CAPITAL = re.compile(rb"[A-Z]")
