@@ -214,8 +214,8 @@ def refused(tmp_path: Path, sockets: Sequence[socket.socket | IO[str]], **env: s
 
 
 _NOT_LISTENING = (
-    "msgd: socket activation: descriptor 3 is not a listening TCP socket; "
-    "the socket unit needs ListenStream= with a port, and Accept=no\n"
+    "msgd: socket activation: descriptor 3 is not a listening stream socket; "
+    "the socket unit needs ListenStream=, and Accept=no\n"
 )
 
 
@@ -229,10 +229,27 @@ def test_a_datagram_socket_is_refused(tmp_path: Path) -> None:
         assert refused(tmp_path, [sock]) == _NOT_LISTENING
 
 
-def test_a_unix_socket_is_refused(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(tmp_path / "socket"))
+def test_a_socket_in_the_file_system_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as client:
+        sock.bind(str(path))
         sock.listen()
+        client.settimeout(SECONDS)
+        client.connect(str(path))
+        service = Service(tmp_path, [sock])
+        client.sendall(b"PING\nMESG hello\n")
+        assert client.recv(5) == b"PONG\n"
+        assert client.recv(11) == b"MESG hello\n"
+        service.process.terminate()
+        status, _, errors = service.result()
+    assert status == 0
+    assert f"listening on {path}\n" in errors
+    assert path.exists()  # it is the manager's
+
+
+def test_a_datagram_socket_in_the_file_system_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
         assert refused(tmp_path, [sock]) == _NOT_LISTENING
 
 

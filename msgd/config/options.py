@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from msgd.config.values import (
     ADDRESSES,
@@ -19,17 +19,13 @@ from msgd.config.values import (
     PASSWORD_HASH,
     PATH,
     KeepFree,
+    Network,
     choice,
     number,
     show,
     whole,
 )
 from msgd.config.yamlfile import ConfigError, ConfigFile, Option, read
-
-if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
-
-    Networks = tuple[IPv4Network | IPv6Network, ...]
 
 DEFAULT_PATH = "/etc/msgd.yaml"
 MESSAGE_BYTES = 1 << 20  # the most that limits.message_bytes may be
@@ -71,9 +67,9 @@ class Config(NamedTuple):
     time_zone: str
     keep_days: int
     compress: str
-    allow: Networks
-    terminate_from: Networks
-    proxy_from: Networks
+    allow: tuple[Network, ...]
+    terminate_from: tuple[Network, ...]
+    proxy_from: tuple[Network, ...]
     metrics_file: str | None
     tls: Tls
     limits: Limits

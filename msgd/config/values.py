@@ -12,11 +12,9 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
-
+_MAPPED = bytes(10) + b"\xff\xff"  # an IPv4 address as IPv6: RFC 4291, section 2.5.5.2
 _SOCKET_PATH = 107  # bytes: unix(7)
 _BARE = r"[\w./-]*[A-Za-z/][\w./-]*"  # YAML text that needs no quotes
 
@@ -33,6 +31,24 @@ class KeepFree(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.percent:.15g}%" if self.percent else str(self.bytes)
+
+
+class Network(NamedTuple):
+    """A network of IPv4 or IPv6, which the length of ``first`` tells."""
+
+    first: bytes
+    length: int  # bits of the prefix
+
+    @property
+    def base(self) -> Network:
+        """The same with nothing behind its prefix; any other network matches nothing."""
+        host_bits = 8 * len(self.first) - self.length
+        number = int.from_bytes(self.first, "big") >> host_bits << host_bits
+        return self._replace(first=number.to_bytes(len(self.first), "big"))
+
+    def __str__(self) -> str:
+        family = socket.AF_INET if len(self.first) == 4 else socket.AF_INET6
+        return f"{socket.inet_ntop(family, self.first)}/{self.length}"
 
 
 class Kind(NamedTuple):
@@ -162,24 +178,27 @@ def _address(text: str) -> str:
     raise ValueError(ADDRESSES.wrong(_found(text)))
 
 
-def _network(text: str) -> IPv4Network | IPv6Network:
-    from ipaddress import ip_address, ip_network
-
+def _network(text: str) -> Network:
+    """A network that a client can be in. Made for tens of thousands of them."""
+    address, slash, length = text.partition("/")
     try:
-        network = ip_network(text, strict=False)
-        address = ip_address(text.partition("/")[0])
-    except ValueError:
+        first = socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, address)
+        most = 8 * len(first)
+        if slash and not (length.isascii() and length.isdigit() and int(length) <= most):
+            raise ValueError
+    except (OSError, ValueError):
         raise ValueError(NETWORKS.wrong(_found(text))) from None
-    if "%" in text:
-        raise ValueError(f"{_found(text)}: a network has no interface")
-    mapped = getattr(network[0], "ipv4_mapped", None)
-    if mapped is not None and network.prefixlen >= 96:
-        meant = f"{mapped}/{network.prefixlen - 96}"
+    network = Network(first, int(length) if slash else most)
+    if first.startswith(_MAPPED) and network.length >= 96:
+        meant = Network(first[12:], network.length - 96)
         raise ValueError(f"{_found(text)} never matches; did you mean {meant}?")
-    if address != network[0]:
-        raise ValueError(f"{_found(text)} has bits set behind its prefix; did you mean {network}?")
-    if network.is_multicast or (address.is_unspecified and network.num_addresses == 1):
-        hint = f"; did you mean {address}/0?" if address.is_unspecified else ""
+    if network.base != network:
+        raise ValueError(
+            f"{_found(text)} has bits set behind its prefix; did you mean {network.base}?"
+        )
+    nobody = network.length == most and not any(first)
+    if nobody or first[0] == 0xFF or (most == 32 and 224 <= first[0] < 240):
+        hint = f"; did you mean {address}/0?" if nobody else ""
         raise ValueError(f"{_found(text)} never matches: no client has such an address{hint}")
     return network
 

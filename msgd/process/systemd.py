@@ -31,7 +31,7 @@ def listen_sockets() -> list[socket.socket]:
     """The sockets that the service manager has opened for this process, not blocking.
 
     The environment variables are removed, so that no child takes the sockets for its own.
-    Raises Fatal where one of them is no listening TCP socket.
+    Raises Fatal where one of them is no listening stream socket.
     """
     pid, count, _ = (
         os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -51,14 +51,14 @@ def _adopt(fd: int) -> socket.socket:
         raise Fatal(f"socket activation: descriptor {fd}: {error.strerror}") from None
     listener = socket.socket(fileno=fd)
     if (
-        listener.family not in (socket.AF_INET, socket.AF_INET6)
+        listener.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         or listener.type != socket.SOCK_STREAM
         or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     ):
         listener.detach()  # it stays the manager's, open as it was
         raise Fatal(
-            f"socket activation: descriptor {fd} is not a listening TCP socket; "
-            "the socket unit needs ListenStream= with a port, and Accept=no"
+            f"socket activation: descriptor {fd} is not a listening stream socket; "
+            "the socket unit needs ListenStream=, and Accept=no"
         )
     listener.set_inheritable(False)
     listener.setblocking(False)

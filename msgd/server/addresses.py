@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from msgd.config.values import Network
 
 _ODD = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
 
@@ -16,7 +22,7 @@ class Origin(NamedTuple):
     text: str  # as it stands in the records: address:port, unix:PID, then @name
     host: str  # the address; "" for a Unix-domain socket
     place: str  # what counts as one for limits.clients_per_address: an address, an IPv6 /64, a user
-    network: str  # what counts as one for the password guard: a /24, a /64, the loopback, a user
+    network: str  # what counts as one for the password guard: a /24, a /64, 127.0.0.0/8, a user
     name: str = ""  # proved by a certificate or by the kernel; the owner of its sessions
 
     def named(self, name: str) -> Origin:
@@ -33,19 +39,34 @@ def tcp(host: str, port: int) -> Origin:
 
 def unix(sock: socket.socket) -> Origin:
     """The origin of a connection over a Unix-domain socket, by SO_PEERCRED (unix(7))."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", credentials)
-    user = f"user {uid}"
-    return Origin(f"unix:{pid}", "", user, user).named(_user_name(uid))
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    pid, uid, _ = struct.unpack("iII", credentials)
+    name = user_name(uid)
+    user = f"user {name}"
+    return Origin(f"unix:{pid}", "", user, user).named(name)
 
 
-def _user_name(uid: int) -> str:
-    import pwd  # only for those who use such a socket
+def user_name(uid: int, path: str = "/etc/passwd") -> str:
+    """The user's name in this file, else the number.
 
+    getpwuid(3) may ask servers for minutes, and everybody would wait.
+    """
     try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OSError):
+        found = os.stat(path)
+    except OSError:
         return str(uid)
+    return _user_names(path, found.st_mtime_ns, found.st_ino, found.st_size).get(uid, str(uid))
+
+
+@lru_cache(maxsize=1)
+def _user_names(path: str, *version: int) -> dict[int, str]:
+    try:
+        with open(path, "rb") as file:
+            lines = re.findall(rb"(?m)^([^:\n]+):[^:\n]*:(\d{1,10}):", file.read())
+    except OSError:
+        return {}
+    # Of several with one number the first counts, as for getpwuid(3).
+    return {int(uid): name.decode("utf-8", "replace") for name, uid in reversed(lines)}
 
 
 def safe_name(name: str) -> str:
@@ -74,8 +95,39 @@ def place(host: str) -> str:
 def network(host: str) -> str:
     """The network of an address: who guesses passwords has all of it."""
     if ":" in host:
-        return "loopback" if host == "::1" else place(host)
-    return "loopback" if host.startswith("127.") else host.rpartition(".")[0] + ".0/24"
+        return place(host)
+    return "127.0.0.0/8" if host.startswith("127.") else host.rpartition(".")[0] + ".0/24"
 
 
-neighbourhood = network  # until the guard asks for networks
+def is_own(host: str) -> bool:
+    """Whether an address is one of this machine: only then a socket can be bound to it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+class Networks:
+    """A set of networks. Whether an address is in one costs a look for each length of prefix."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._first: dict[int, dict[int, set[int]]] = {32: {}, 128: {}}
+        for net in networks:
+            bits = 8 * len(net.first)
+            shift = bits - net.length
+            known = self._first[bits].setdefault(shift, set())
+            known.add(int.from_bytes(net.first, "big") >> shift)
+
+    def __bool__(self) -> bool:
+        return any(self._first.values())
+
+    def __contains__(self, host: str) -> bool:
+        """Of an address as `Origin.host` has it."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        packed = socket.inet_pton(family, host.partition("%")[0])
+        number = int.from_bytes(packed, "big")
+        known = self._first[8 * len(packed)]
+        return any(number >> shift in first for shift, first in known.items())

@@ -10,7 +10,7 @@ from selectors import BaseSelector
 from typing import TYPE_CHECKING
 
 from msgd.process.log import Seldom
-from msgd.server.addresses import endpoint
+from msgd.server.addresses import Networks, Origin
 from msgd.server.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES, Connection
 from msgd.server.hangups import HangUps
 from msgd.server.timers import Alarm, Timeouts
@@ -71,7 +71,7 @@ class Peers:
         Clients that are there stay, and keep their ``message_bytes``; time-outs are new for them,
         too.
         """
-        self._limits, self._allow = config.limits, config.allow
+        self._limits, self._allow = config.limits, Networks(config.allow)
         self.handshake.set(config.limits.handshake_seconds)
         self.idle.set(config.limits.idle_seconds)
         self.quiet.set(config.limits.bare_quiet_ms / 1000)
@@ -87,33 +87,25 @@ class Peers:
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._all))
 
-    def admit(self, sock: socket.socket, host: str, port: int, now: float) -> None:
+    def admit(self, sock: socket.socket, origin: Origin, now: float) -> None:
         """Take a new connection, or refuse it."""
-        origin = endpoint(host, port)
-        if not self._is_allowed(host):
-            self._refused(origin)
+        if origin.host and self._allow and origin.host not in self._allow:
+            self._refused(origin.text)
             sock.close()
             return
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        peer = Connection(sock, host, origin, self._limits.message_bytes)
-        log.debug("%s: connected", origin)
+        if origin.host:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        peer = Connection(sock, origin.network, origin.text, self._limits.message_bytes)
+        log.debug("%s: connected", origin.text)
         full = len(self) >= self._limits.clients
         self._all.add(peer)
         self._active[peer] = None
         if full:
-            self._turn_away(peer, origin, now)
+            self._turn_away(peer, origin.text, now)
         self.handshake.start(peer, now)
         if self._limits.idle_seconds:
             self.idle.start(peer, now)
-
-    def _is_allowed(self, host: str) -> bool:
-        if not self._allow:
-            return True
-        from ipaddress import ip_address  # only for those who configure networks: start-up
-
-        address = ip_address(host.partition("%")[0])
-        return any(address in network for network in self._allow)
 
     def _turn_away(self, peer: Connection, origin: str, now: float) -> None:
         self._busy(self._limits.clients, origin)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
-from msgd.server.addresses import neighbourhood
 from msgd.server.timers import Alarm, Timeouts
 from msgd.server.verification import Verification
 from msgd.wire.headers import FAIL, PWNO, PWOK
@@ -46,7 +45,6 @@ class Guard(Generic[Client]):
 
     def ask(self, address: str, client: Client, password: bytes, now: float) -> None:
         """Take an attempt; `step` returns its answer later, never at once."""
-        address = neighbourhood(address)
         if self.stored is None:
             self._late.start((client, PWNO), now)
         elif len(self._queues.get(address, ())) >= self.WAITING:
@@ -78,7 +76,6 @@ class Guard(Generic[Client]):
 
         One that is being verified counts: who guesses must not have it undone by leaving.
         """
-        address = neighbourhood(address)
         queue = self._queues.get(address, [])
         running = self._attempt[1] if self._is_verifying(address) else None
         rest = [a for a in queue if a.client != client or a.password == running]

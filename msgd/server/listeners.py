@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,8 @@ from selectors import EVENT_READ, BaseSelector
 from typing import TYPE_CHECKING
 
 from msgd.errors import Fatal
-from msgd.server.addresses import endpoint, unmapped
+from msgd.server import addresses
+from msgd.server.addresses import Origin, endpoint
 from msgd.server.timers import Alarm
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ _MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def bind(config: Config) -> list[socket.socket]:
-    """Listen on every configured address; raises `Fatal`.
+    """Listen on every configured address and path; raises `Fatal`.
 
     With port 0 the first address takes any free port, and the others the same one.
     """
@@ -51,6 +53,9 @@ def bind(config: Config) -> list[socket.socket]:
     port = config.port
     for address in config.listen:
         try:
+            if address.startswith("/"):
+                sockets.append(LocalSocket(address))
+                continue
             sockets.append(_listen(address, port))
         except OSError as error:
             if config.listen_is_default and ":" in address and error.errno in _MISSING:
@@ -58,19 +63,84 @@ def bind(config: Config) -> list[socket.socket]:
                 continue
             for sock in sockets:
                 sock.close()
-            raise Fatal(f"cannot listen on {endpoint(address, port)}: {_words(error)}") from error
-        port = sockets[0].getsockname()[1]
+            where = address if address.startswith("/") else endpoint(address, port)
+            raise Fatal(f"cannot listen on {where}: {_words(address, error)}") from error
+        port = sockets[-1].getsockname()[1]
     return sockets
 
 
-def _words(error: OSError) -> str:
+def _words(address: str, error: OSError) -> str:
     hints = {
         errno.EADDRINUSE: "something else listens there: choose another port",
         errno.EACCES: "ports below 1024 need root or a socket unit",
         errno.EADDRNOTAVAIL: "this machine does not have the address",
     }
+    if address.startswith("/"):
+        hints = {
+            errno.EADDRINUSE: "a daemon listens there already",
+            errno.EEXIST: "what stands there is not a socket that msgd has left behind",
+            errno.ENOENT: "the directory must be there",
+            errno.EACCES: "the directory must be open to msgd for writing",
+        }
     hint = hints.get(error.errno or 0)
     return os.strerror(error.errno or 0) + (f" ({hint})" if hint else "")
+
+
+def name_of(sock: socket.socket) -> str:
+    """Where a socket listens: ``address:port``, or a path."""
+    name = sock.getsockname()
+    if sock.family != socket.AF_UNIX:
+        return endpoint(*name[:2])
+    return name if isinstance(name, str) else "@" + os.fsdecode(name[1:])
+
+
+class LocalSocket(socket.socket):
+    """A listening socket in the file system; its file goes when it is closed."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError. Who may connect is for the directory to say: the mode is 0666."""
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._path, self._file = path, None
+        try:
+            self.setblocking(False)
+            _remove_stale(path)
+            umask = os.umask(0o111)
+            try:
+                self.bind(path)
+            finally:
+                os.umask(umask)
+            self._file = os.lstat(path)
+            self.listen(_BACKLOG)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        with suppress(OSError):
+            if self._file is not None and os.path.samestat(self._file, os.lstat(self._path)):
+                os.unlink(self._path)
+        self._file = None
+        super().close()
+
+
+def _remove_stale(path: str) -> None:
+    """Make room where a daemon has died. Raises OSError where anything else stands there."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # its backlog is full
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def _listen(address: str, port: int) -> socket.socket:
@@ -96,9 +166,9 @@ class Listeners:
         self,
         sockets: Sequence[socket.socket],
         alarm: Alarm,
-        admit: Callable[[socket.socket, str, int], None],
+        admit: Callable[[socket.socket, Origin], None],
     ) -> None:
-        """``admit`` takes each connection with the peer's address and port."""
+        """``admit`` takes each connection."""
         self.sockets = list(sockets)
         self._alarm = alarm
         self._admit = admit
@@ -146,7 +216,7 @@ class Listeners:
             self._pause(error)  # no descriptors, no memory; and nothing else may spin either
 
     def _admit_some(self, listener: socket.socket, most: int) -> bool:
-        """Let in so many of those who wait; whether nobody waits any more. Raises OSError."""
+        """Let in up to ``most`` of those who wait; whether nobody waits now. Raises OSError."""
         for _ in range(most):
             try:
                 sock, address = listener.accept()
@@ -157,7 +227,10 @@ class Listeners:
                     continue
                 raise
             sock.setblocking(False)
-            self._admit(sock, unmapped(address[0]), address[1])
+            if listener.family == socket.AF_UNIX:
+                self._admit(sock, addresses.unix(sock))
+            else:
+                self._admit(sock, addresses.tcp(address[0], address[1]))
         return False
 
     def _all_are_in(self) -> None:

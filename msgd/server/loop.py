@@ -24,13 +24,13 @@ from msgd.config.options import Config, ConfigError
 from msgd.process import systemd
 from msgd.process.log import Seldom
 from msgd.process.signals import Signals
-from msgd.server.addresses import endpoint
+from msgd.server.addresses import Origin
 from msgd.server.clients import Peers
 from msgd.server.connection import BITE_LEAST, BITE_SECONDS, Connection
 from msgd.server.fairness import SYNCED, UNSYNCED, Ready, Wait, order, rounds
 from msgd.server.guard import Guard
 from msgd.server.heartbeat import Status
-from msgd.server.listeners import Listeners, bind
+from msgd.server.listeners import Listeners, bind, name_of
 from msgd.server.timers import Alarm
 from msgd.wire.events import Answer, Dropped, Event, Open, Records, Terminate
 from msgd.wire.headers import FAIL, NOT_VERIFIED, PWNO, PWOK, STOPPING, UNKNOWN
@@ -56,7 +56,7 @@ class Server:
         # Locked first: of a msgd that runs already this says more than that its port is taken.
         self._archive = Archive(config.log_directory, config.sync)
         self._listeners = Listeners(list(sockets) or bind(config), self._alarm, self._admit)
-        self.addresses = [endpoint(*s.getsockname()[:2]) for s in self._listeners.sockets]
+        self.addresses = [name_of(sock) for sock in self._listeners.sockets]
         self._stamp = self._clock.stamp()
         self._archive.start(self._today)
         self._guard: Guard[Connection] = Guard(config.password_hash, self._alarm)
@@ -227,8 +227,8 @@ class Server:
         self._housekeeper.step(self._config.keep_days, self._config.compress)
         self._status.report(len(self._peers), self._archive.refusing, self._now)
 
-    def _admit(self, sock: socket.socket, host: str, port: int) -> None:
-        self._peers.admit(sock, host, port, self._now)
+    def _admit(self, sock: socket.socket, origin: Origin) -> None:
+        self._peers.admit(sock, origin, self._now)
 
     def _ask(self, peer: Connection, password: bytes) -> None:
         """Have it verified; or say at once that it is not."""
