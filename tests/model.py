@@ -5,6 +5,7 @@ It is written from the protocol's description, and shares no code with msgd.
 
 from __future__ import annotations
 
+import string
 import unicodedata
 
 BIDI_AND_SEPARATORS = {
@@ -50,16 +51,38 @@ def well_formed(password: bytes) -> bool:
     )
 
 
+def opening(argument: bytes) -> tuple[bytes, int | None] | None:
+    """The session and the number that SESS asks for; None if they are malformed."""
+    name, space, number = argument.partition(b" ")
+    letters_and_digits = string.ascii_letters + string.digits
+    if not (1 <= len(name) <= 64 and name.isascii()):
+        return None
+    if name.decode()[0] not in letters_and_digits:
+        return None
+    if any(char not in letters_and_digits + "._-" for char in name.decode()):
+        return None
+    if not space:
+        return name, None
+    if not (number.isascii() and number.isdigit()) or str(int(number)) != number.decode():
+        return None
+    return (name, int(number)) if int(number) <= 2**63 else None
+
+
 class Model:
     """Replies to the whole of what one client sends, and the texts that are archived.
 
-    Passwords are always wrong; an archive always works.
+    Passwords are always wrong; an archive always works. Nobody takes a session over.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.replies = b""
         self.archive: list[bytes] = []
+        self.marks: list[bytes] = []  # for each of them, what stands behind the address
+        self.sessions: dict[bytes, int] = {}  # the last number of each
+        self.session: bytes | None = None  # the one that is open
+        self.number = 0  # of its next message
+        self.refusal = b""  # every message gets this
 
     def line_framed(self, stream: bytes) -> None:
         """A stream whose first bytes are PING and a line end."""
@@ -73,8 +96,8 @@ class Model:
             header, space, text = line[:4], line[4:5], line[5:]
             if header in (b"MORE", b"MESG") and space == b" ":
                 pending = [*(pending or []), text]
-                if not lost and self.is_too_long(pending):
-                    self.replies += b"FAIL message too long\n"
+                if not lost and not self.refusal and self.is_too_long(pending):
+                    self.replies += self.failed(b"message too long") + b"\n"
                     lost = True
                 if header == b"MESG":
                     if not lost:
@@ -82,20 +105,69 @@ class Model:
                     pending, lost = None, False
                 continue
             interrupted, pending, lost = pending is not None, None, False
+            if header in (b"MORE", b"MESG"):
+                self.replies += self.failed(b"space expected after the header") + b"\n"
+                continue
+            if interrupted:
+                self.failed(b"")
             self.replies += self.request(line, interrupted) + b"\n"
+
+    def failed(self, reason: bytes) -> bytes:
+        """The FAIL for a message: the first one stops the session, if there is one."""
+        if self.refusal:
+            return b"FAIL " + self.refusal
+        if self.session is not None:
+            self.refusal = b"session interrupted"
+        return b"FAIL " + reason
 
     def is_too_long(self, lines: list[bytes]) -> bool:
         return sum(map(len, lines)) > self.limit or len(lines) > self.limit + 1
 
     def line_message(self, lines: list[bytes]) -> None:
+        if self.refusal:
+            self.replies += self.failed(b"") + b"\n"
+            return
         lines = [escaped(line) for line in lines]
-        self.archive.append(b"\n".join(lines))
+        self.archived(b"\n".join(lines))
         for line in lines[:-1]:
             self.replies += b"MORE " + line + b"\n"
         self.replies += b"MESG " + lines[-1] + b"\n"
 
-    def request(self, message: bytes, interrupted: bool) -> bytes:
+    def archived(self, text: bytes) -> None:
+        self.archive.append(text)
+        mark = b""
+        if self.session is not None:
+            more = text.count(b"\n")
+            mark = b"/%b:%03d" % (self.session, self.number) + (b"+%d" % more if more else b"")
+            self.sessions[self.session] = self.number
+            self.number += 1
+        self.marks.append(mark)
+
+    def open(self, argument: bytes) -> bytes:
+        asked = opening(argument)
+        if asked is None:
+            return self.not_opened(b"malformed session")
+        name, number = asked
+        last = self.sessions.get(name, 0)
+        if number is not None and number <= last:
+            return self.not_opened(b"number already used")
+        self.session, self.refusal = name, b""
+        self.number = last + 1 if number is None else number
+        return b"SESS %d" % last
+
+    def not_opened(self, reason: bytes) -> bytes:
+        self.refusal = b"session interrupted"
+        return b"FAIL " + reason
+
+    def request(self, message: bytes, interrupted: bool, bare: bool = False) -> bytes:
+        """Anything that is no message."""
         header, space, rest = message[:4], message[4:5], message[5:]
+        if header == b"SESS" and not bare:
+            if interrupted:
+                return self.not_opened(b"message interrupted")
+            if space != b" ":
+                return self.not_opened(b"space expected after the header")
+            return self.open(rest)
         if interrupted and header in (b"PING", b"TERM"):
             return b"FAIL message interrupted"
         if message == b"PING":
@@ -104,7 +176,7 @@ class Model:
             return b"FAIL header takes no argument"
         if header == b"TERM" and space in (b"", b" "):
             return b"PWNO" if well_formed(rest) else b"PWIV"
-        if header in (b"MESG", b"MORE", b"TERM"):
+        if header == b"TERM" or (header == b"MESG" and bare):
             return b"FAIL space expected after the header"
         return b"FAIL unknown header"
 
@@ -119,9 +191,7 @@ class Model:
                 self.replies += b"FAIL message too long"
                 return
             text = escaped(message[5:])
-            self.archive.append(text)
+            self.archived(text)
             self.replies += b"MESG " + text
-        elif message.startswith(b"MORE"):
-            self.replies += b"FAIL unknown header"
         else:
-            self.replies += self.request(message, False)
+            self.replies += self.request(message, False, bare=True)

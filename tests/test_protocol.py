@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from msgd.archive.records import Form
 from msgd.wire.client import ClientProtocol, ProtocolError, Reply
-from msgd.wire.events import Answer, Close, Dropped, Event, Records, Terminate
-from msgd.wire.headers import HEADERS, encode_lines, encode_message, request
+from msgd.wire.events import Answer, Close, Dropped, Event, Open, Records, Terminate
+from msgd.wire.headers import HEADERS, NUMBER_USED, encode_lines, encode_message, request
 from msgd.wire.server import ServerProtocol
 from tests.model import Model
 
@@ -22,13 +22,18 @@ ORIGIN = "127.0.0.1:40312"
 BEGIN = b"%b %b " % (STAMP, ORIGIN.encode())
 
 
+RECORD = re.compile(re.escape(BEGIN[:-1]) + rb"(/[A-Za-z0-9._-]+:[0-9]{3,}(?:\+[1-9][0-9]*)?)? ")
+
+
 class Peer:
     """The protocol as the server drives it, with an archive that works and no right password."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, sessions: dict[str, int] | None = None) -> None:
         self.protocol = ServerProtocol(limit)
         self.form = Form(ORIGIN)
         self.form.at(STAMP)
+        self.sessions = {} if sessions is None else sessions  # the last number of each
+        self.session = ""
         self.replies = b""
         self.archive = b""
         self.messages = self.dropped = 0
@@ -45,25 +50,49 @@ class Peer:
                 self.archive += event.archive
                 self.replies += event.echo
                 self.messages += event.messages
+                assert bool(event.last) == bool(self.session)
+                if event.last:
+                    self.sessions[self.session] = event.last
             elif isinstance(event, Answer):
                 self.replies += event.data
             elif isinstance(event, Terminate):
                 self.replies += self.protocol.reply(b"PWNO").data
+            elif isinstance(event, Open):
+                self.open(event)
             elif isinstance(event, Dropped):
                 self.dropped += event.size
             else:
                 self.closed = True
 
-    def texts(self) -> list[bytes]:
-        """The archive, read back as its format says."""
-        texts: list[bytes] = []
+    def open(self, event: Open) -> None:
+        last = self.sessions.get(event.id, 0)
+        if event.number is not None and event.number <= last:
+            self.replies += self.protocol.refuse_open(NUMBER_USED).data
+        else:
+            self.session = event.id
+            self.replies += self.protocol.opened(event.id, last, self.form).data
+
+    def records(self) -> list[tuple[bytes, bytes]]:
+        """The archive, read back as its format says: what stands behind the address; the text."""
+        records: list[tuple[bytes, bytes]] = []
         for line in self.archive.split(b"\n")[:-1]:
             if line.startswith(b"\t"):
-                texts[-1] += b"\n" + line[1:]
+                mark, text = records.pop()
+                records.append((mark, text + b"\n" + line[1:]))
             else:
-                assert line.startswith(BEGIN)
-                texts.append(line.removeprefix(BEGIN))
-        return texts
+                begin = RECORD.match(line)
+                assert begin
+                records.append((begin[1] or b"", line[begin.end() :]))
+        return records
+
+    def texts(self) -> list[bytes]:
+        return [text for _, text in self.records()]
+
+    def assert_is(self, model: Model) -> None:
+        assert self.replies == model.replies
+        assert self.records() == list(zip(model.marks, model.archive, strict=True))
+        assert self.messages == len(model.archive)
+        assert {name.encode(): last for name, last in self.sessions.items()} == model.sessions
 
 
 def cut(data: bytes, at: Iterable[int]) -> list[bytes]:
@@ -99,10 +128,37 @@ BITS = st.one_of(
     ),
 )
 TEXTS = st.lists(BITS, max_size=4).map(b"".join).map(lambda text: text.replace(b"\n", b""))
+NUMBERS = st.one_of(
+    st.integers(0, 5),
+    st.integers(995, 1005),
+    st.integers(2**63 - 3, 2**63 + 1),
+    st.sampled_from(["", "007", "-1", "1 ", "\u0661", "9" * 30]),
+)
+IDS = st.sampled_from(
+    ["a", "b", "a.b_c-d", "", ".a", "-", "a/b", "a:b", "é", "0" * 63 + "z", "z" * 65]
+)
+SESSIONS = st.one_of(
+    st.just("SESS a"),
+    IDS.map("SESS {}".format),
+    st.tuples(IDS, NUMBERS).map(lambda asked: "SESS {} {}".format(*asked)),
+).map(str.encode)
 LINES = st.one_of(
+    SESSIONS,
     st.tuples(st.sampled_from([b"MESG ", b"MORE "]), TEXTS).map(b"".join),
     st.sampled_from(
-        [b"PING", b"TERM", b"TERM ", b"MESG", b"MORE", b"PING ", b"", b"PONG", b"mesg a"]
+        [
+            b"SESS",
+            b"SESSx",
+            b"PING",
+            b"TERM",
+            b"TERM ",
+            b"MESG",
+            b"MORE",
+            b"PING ",
+            b"",
+            b"PONG",
+            b"mesg a",
+        ]
     ),
     st.tuples(st.sampled_from([b"TERM ", b"XXXX ", b"PING ", b"MESGX", b""]), TEXTS).map(b"".join),
     st.integers(0, 2500).map(lambda size: b"MESG " + b"x" * size),
@@ -128,9 +184,7 @@ def test_line_framing_is_the_model_however_the_bytes_are_cut(
         peer = Peer(limit)
         for piece in pieces:
             peer.receive(piece)
-        assert peer.replies == model.replies
-        assert peer.texts() == model.archive
-        assert peer.messages == len(model.archive)
+        peer.assert_is(model)
         assert not peer.closed
 
 
@@ -144,8 +198,7 @@ def test_long_streams_are_the_model(runs: list[tuple[bytes, int]], data: st.Data
     peer = Peer(65536)
     for piece in cut(whole, data.draw(st.lists(st.integers(0, len(whole)), max_size=5))):
         peer.receive(piece)
-    assert peer.replies == model.replies
-    assert peer.texts() == model.archive
+    peer.assert_is(model)
 
 
 @given(
@@ -294,6 +347,114 @@ def test_a_line_too_long_behind_a_password_takes_no_other_line_with_it() -> None
     peer.receive(b"PING\nTERM secret\nMESG a\nMESG " + b"x" * 1100)
     peer.receive(b"xxx\nMESG b\n")
     assert peer.replies == b"PONG\nPWNO\nMESG a\nFAIL message too long\nMESG b\n"
+
+
+INTERRUPTED = b"FAIL session interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("stream", "replies", "marks"),
+    [
+        (b"SESS a\nMESG x\nMORE y\nMESG z\n", b"SESS 0\nMESG x\nMORE y\nMESG z\n", "1 2+1"),
+        (b"SESS a 9\nPING\nTERM x\nMESG x\n", b"SESS 0\nPONG\nPWNO\nMESG x\n", "9"),
+        (b"SESS old\nMESG x\nSESS old\nMESG y\n", b"SESS 7\nMESG x\nSESS 8\nMESG y\n", "8 9"),
+        (b"SESS old 8\nMESG x\n", b"SESS 7\nMESG x\n", "8"),
+        (b"SESS old 7\nMESG x\n", b"FAIL number already used\n" + INTERRUPTED, ""),
+        (b"SESS a 0\nMESG x\n", b"FAIL number already used\n" + INTERRUPTED, ""),
+        (b"SESS\nMESG x\n", b"FAIL space expected after the header\n" + INTERRUPTED, ""),
+        (b"SESS \nMESG x\nSESS a\n", b"FAIL malformed session\n" + INTERRUPTED + b"SESS 0\n", ""),
+        # Whatever is refused stops the session, and so it stays until the next SESS.
+        (b"SESS a\nMESG\nMESG x\nMORE y\nMESG z\nMESG\n",
+         b"SESS 0\nFAIL space expected after the header\n" + 3 * INTERRUPTED, ""),
+        (b"SESS a\nMESG " + b"x" * 101 + b"\nMESG y\nSESS a 3\nMESG z\n",
+         b"SESS 0\nFAIL message too long\n" + INTERRUPTED + b"SESS 0\nMESG z\n", "3"),
+        (b"SESS a\nMESG x\n" + b"MORE y\n" * 102 + b"MESG z\nMESG z\n",
+         b"SESS 0\nMESG x\nFAIL message too long\n" + INTERRUPTED, "1"),
+        (b"SESS a\nMORE x\nPING\nPING\nMESG y\n",
+         b"SESS 0\nFAIL message interrupted\nPONG\n" + INTERRUPTED, ""),
+        (b"SESS a\nMORE x\nWHAT\nMESG y\n", b"SESS 0\nFAIL unknown header\n" + INTERRUPTED, ""),
+        (b"SESS a\nMORE x\nSESS a\nMESG y\n",
+         b"SESS 0\nFAIL message interrupted\n" + INTERRUPTED, ""),
+        (b"MORE x\nSESS a\nMESG y\n", b"FAIL message interrupted\n" + INTERRUPTED, ""),
+        # What is no message stops nothing.
+        (b"SESS a\nWHAT\nPING x\nTERM\n\nMESG x\n",
+         b"SESS 0\nFAIL unknown header\nFAIL header takes no argument\nPWIV\n"
+         b"FAIL unknown header\nMESG x\n", "1"),
+        # Without a session nothing is stopped.
+        (b"MESG\nMESG x\n", b"FAIL space expected after the header\nMESG x\n", "-"),
+    ],
+)  # fmt: skip
+def test_sessions(stream: bytes, replies: bytes, marks: str) -> None:
+    peer = Peer(100, {"old": 7})
+    peer.receive(b"PING\n" + stream)
+    assert peer.replies == b"PONG\n" + replies
+    found = [mark.rpartition(b":")[2].lstrip(b"0").decode() or "-" for mark, _ in peer.records()]
+    assert " ".join(found) == marks
+
+
+def test_in_bare_framing_there_are_no_sessions() -> None:
+    peer = Peer(100)
+    peer.receive(b"PINGSESS a")
+    peer.take(peer.protocol.quiet(peer.form))
+    assert peer.replies == b"PONGFAIL unknown header"
+
+
+def test_what_cannot_be_written_stops_the_session() -> None:
+    peer = Peer(100)
+    peer.receive(b"PING\nSESS a\nMESG before\n")
+    lost = peer.protocol.receive(b"MESG 1\nMESG 2\nPING\nMESG 3\n", peer.form)
+    answers = [
+        peer.protocol.refused(event.messages) if isinstance(event, Records) else event
+        for event in lost
+    ]
+    assert b"".join(answer.data for answer in answers if isinstance(answer, Answer)) == (
+        b"FAIL archive cannot be written\n" + INTERRUPTED + b"PONG\n" + INTERRUPTED
+    )
+    peer.receive(b"MORE 4\nMESG 5\nSESS a\nMESG again\n")
+    assert peer.replies.endswith(b"MESG before\n" + INTERRUPTED + b"SESS 1\nMESG again\n")
+    assert peer.records() == [(b"/a:001", b"before"), (b"/a:002", b"again")]
+
+
+def test_without_a_session_each_message_has_the_reason() -> None:
+    for hello, ending in ((b"PING\n", b"\n"), (b"PINGM", b"")):
+        peer = Peer(100)
+        peer.receive(hello)
+        failed = b"FAIL archive cannot be written" + ending
+        assert peer.protocol.refused(2).data == 2 * failed
+        assert peer.protocol.refused(1).data == failed
+
+
+def test_a_session_that_is_taken_over() -> None:
+    peer = Peer(100)
+    peer.receive(b"PING\nSESS a\nMESG 1\nMORE 2\n")
+    peer.protocol.taken_over()
+    peer.receive(b"MESG 2\nMESG 3\nPING\nMESG\n")
+    taken = b"FAIL session taken over\n"
+    assert peer.replies == b"PONG\nSESS 0\nMESG 1\n" + 2 * taken + b"PONG\n" + taken
+    peer.receive(b"SESS a\nMESG back\n")
+    assert peer.records() == [(b"/a:001", b"1"), (b"/a:002", b"back")]
+
+
+@given(STREAMS, st.sets(st.integers(0, 40)), st.data())
+def test_a_session_has_no_gap_whatever_cannot_be_written(
+    stream: bytes, broken: set[int], data: st.DataObject
+) -> None:
+    peer, written = Peer(1000), 0
+    stream = b"PING\nSESS a\n" + stream.replace(b"SESS", b"MESG")
+    for piece in cut(stream, data.draw(st.lists(st.integers(0, len(stream)), max_size=20))):
+        events = peer.protocol.receive(piece, peer.form)
+        while events:
+            failed = False  # an archive keeps nothing behind what it could not write at once
+            for event in events:
+                if isinstance(event, Records):
+                    written += 1
+                    failed = failed or written in broken
+                if failed and isinstance(event, Records):
+                    event = peer.protocol.refused(event.messages)
+                peer.take([event])
+            events = peer.protocol.resume(peer.form, 50) if peer.protocol.paused else []
+    numbers = [int(mark.partition(b":")[2].partition(b"+")[0]) for mark, _ in peer.records()]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_the_client_reads_what_the_server_writes() -> None:
