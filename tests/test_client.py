@@ -149,7 +149,7 @@ def test_a_break_is_counted() -> None:
     assert (caught.value.confirmed, caught.value.refused, caught.value.unknown) == (1, 1, 4)
 
 
-@pytest.mark.parametrize("answer", [b"HELO\n", b"MESG a\nMESG b\n", b"PONG\n", b"x" * 10_000])
+@pytest.mark.parametrize("answer", [b"HELO\n", b"MESG b\nMESG a\n", b"PONG\n", b"x" * 10_000])
 def test_answers_that_no_msgd_gives_end_the_connection(answer: bytes) -> None:
     def part(connection: socket.socket) -> None:
         says(answer)(connection)
@@ -161,6 +161,13 @@ def test_answers_that_no_msgd_gives_end_the_connection(answer: bytes) -> None:
         pytest.raises(MsgdError, match="not msgd"),
     ):
         list(client.send_many(["a"]))
+
+
+def test_an_extra_reply_spoils_no_receipt_but_the_client() -> None:
+    with scripted(says(b"MESG a\nMESG b\n")) as port, Client(port=port) as client:
+        assert client.send("a") == "a"
+        with pytest.raises(ConnectionLost, match="closed"):
+            client.send("b")
 
 
 def test_an_echo_server_takes_everything() -> None:

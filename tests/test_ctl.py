@@ -752,8 +752,8 @@ def test_progress_is_shown_on_a_terminal_only(
 
 
 def test_nothing_from_the_network_steers_the_terminal(terminal: Terminal) -> None:
-    """What listens there is not msgd: its echo holds what it pleases."""
-    with scripted(says(b"MESG \x1b[2Jx\xc2\x9b\n")) as port:
+    """What listens there is not msgd: its replies hold what they please."""
+    with scripted(says(b"FAIL \x1b[2Jx\xc2\x9b\n")) as port:
         at = terminal("send", "-p", port, "a")
         status, said = ends(at)
     assert (status, said) == (0, "\\x1b[2Jx\\x9b\r\n")

@@ -12,6 +12,7 @@ thread at a time.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 from collections.abc import Iterable, Iterator
@@ -19,57 +20,48 @@ from time import monotonic
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Protocol, Self
 
-from msgd.client.inflight import Answer, Block, Pipeline
+from msgd.client.errors import (
+    ConnectionLost,
+    MsgdError,
+    NoSessions,
+    NotConnected,
+    NotNow,
+    PasswordRefused,
+    Refused,
+    SessionError,
+)
+from msgd.client.inflight import SESS, UNKNOWN_HEADER, Answer, Block, Pipeline, session_number
 from msgd.wire.client import ClientProtocol, ProtocolError, Reply
 from msgd.wire.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, TERM, encode_message, request
 from msgd.wire.text import escape
+
+__all__ = [
+    "BLOCK_BYTES",
+    "PORT",
+    "Client",
+    "ConnectionLost",
+    "MsgdError",
+    "NotConnected",
+    "PasswordRefused",
+    "Receipt",
+    "Refused",
+    "receipts",
+]
 
 PORT = 6743
 
 # One bounded read a turn. A block is as long, so that no copy of one costs much.
 BLOCK_BYTES = 64 << 10
 
+# The replies that are one line, and whether a text belongs to each.
+_REPLIES = {PONG: False, PWOK: False, PWNO: False, PWIV: False, FAIL: True, SESS: True}
+_REPLY_BYTES = 1024
+
+_SESSION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _STRANGER = "what listens there is not msgd, check the port"
 
 # For how long a block of texts is gathered, in seconds.
 _GATHER_SECONDS = 0.005
-
-
-class MsgdError(Exception):
-    """Anything that can go wrong here; its text is one line for people."""
-
-
-class NotConnected(MsgdError):
-    """There is no connection to a msgd: nobody listens there, or somebody else does."""
-
-
-class ConnectionLost(MsgdError):
-    """The connection broke, or the server made no progress for the length of the time-out.
-
-    The client is closed. Messages are answered in order: those behind the first
-    ``confirmed + refused`` have no answer. Of them, the first ``unknown`` were sent and may be
-    in the archive; the others are not.
-    """
-
-    def __init__(self, reason: str, confirmed: int = 0, refused: int = 0, unknown: int = 0) -> None:
-        super().__init__(reason)
-        self.confirmed, self.refused, self.unknown = confirmed, refused, unknown
-
-
-class Refused(MsgdError):
-    """The server answered FAIL: the message is not in the archive. `reason` is the server's."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the server refused it: {reason}")
-        self.reason = reason
-
-
-class PasswordRefused(MsgdError):
-    """The server goes on; `well_formed` is false where no password can look like this one."""
-
-    def __init__(self, well_formed: bool) -> None:
-        super().__init__("wrong password" if well_formed else "not a well-formed password")
-        self.well_formed = well_formed
 
 
 class Receipt(NamedTuple):
@@ -96,15 +88,36 @@ class Client:
     """A connection to a msgd.
 
     Connecting raises `NotConnected`. `timeout` is in seconds. Leaving the context closes it.
+
+    With `session` the messages belong to the session of this name (1 to 64 letters, digits, and
+    ``._-``), and are numbered: `last` is the number of the last one that is known to be in the
+    archive, 0 for a new session. Whoever sends ``texts`` from the beginning of a session, and
+    goes on with ``texts[client.last:]`` after a break, has each of them in the archive once.
+    A refused message keeps its number, which the archive leaves out. The server without sessions
+    raises `NoSessions`, a session that cannot go on `SessionError`.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = PORT, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = PORT,
+        timeout: float = 10.0,
+        *,
+        session: str | None = None,
+    ) -> None:
+        if session is not None and not re.fullmatch(_SESSION, session, re.ASCII):
+            raise ValueError(f"no name for a session: {session!r}")
         self.host, self.port, self.timeout = host, port, timeout
+        self.session = session
+        self.last = 0
+        self._following = 1  # the number that the server gives to the next message
         self._socket = self._connect()
         self._progress = 0.0  # when the server last took or gave a byte, or was last owed nothing
         self._deaf = False  # the server takes nothing any more
         try:
             self._shake_hands()
+            if session is not None:
+                self._open_session(session)
         except MsgdError:
             self.close()
             raise
@@ -155,7 +168,7 @@ class Client:
         receipt and ends nothing; `ConnectionLost` ends it. If the iteration is given up while
         answers are due, the client is closed.
         """
-        pipeline = Pipeline()
+        pipeline = Pipeline(self._following - 1)
         try:
             for answer in self.transmit(pipeline, _Texts(texts)):
                 yield from receipts(answer)
@@ -182,22 +195,41 @@ class Client:
         """Send all that is in the pipeline and the source; yield the answers as they come.
 
         It reads while it writes, so that no backpressure of the server's can stop both. It
-        raises `ConnectionLost`; the pipeline can then go on with another client.
+        raises `ConnectionLost`; the pipeline can then go on with another client. In a session
+        that client must have the same one, and message k of the pipeline has the number
+        ``start + k``: those that the archive holds already are answered without being sent.
+        `NotNow` and `SessionError` are a session's.
         """
         self._progress = monotonic()
         try:
+            pipeline.begin(self.session or "", self.last, self._following)
+            yield from pipeline.told()
             while not (source.ended and pipeline.idle):
                 wanted = None if source.ended or not pipeline.has_room else source
                 sending = bool(pipeline.output())
                 readable, writable, ready = self._wait(sending, not pipeline.idle, wanted)
                 if ready:
                     pipeline.add(source.read())
+                    yield from pipeline.told()
                 if writable:
                     pipeline.sent(self._write(pipeline.output()))
                 if readable:
                     yield from pipeline.receive(self._read())
+                self.last, self._following = pipeline.archived, pipeline.next_number
+                if pipeline.failure is not None and not (source.ended and pipeline.idle):
+                    raise pipeline.failure
+            pipeline.check_end()
+            if pipeline.failure is not None:
+                self.close()  # it says more than it is asked: the next answer would be in doubt
         except ProtocolError:
             self._lost(_STRANGER, pipeline)
+        except NotNow as error:
+            self.close()
+            error.confirmed, error.refused = pipeline.confirmed, pipeline.refused
+            raise
+        except SessionError:
+            self.close()
+            raise
         except ConnectionLost as error:
             self._lost(str(error), pipeline)
 
@@ -238,24 +270,38 @@ class Client:
         if reply.header != PONG:
             raise NotConnected(f"no handshake with {self.address}: {_STRANGER}")
 
+    def _open_session(self, session: str) -> None:
+        reply = self._ask(request(SESS, session.encode()))
+        if reply.header == FAIL and _reason(reply) == UNKNOWN_HEADER:
+            raise NoSessions(f"{self.address} has no sessions: its msgd is too old")
+        if reply.header == FAIL:
+            raise NotConnected(f"{self.address} refuses the session: {_reason(reply)}")
+        if reply.header != SESS:
+            raise NotConnected(f"no session with {self.address}: {_STRANGER}")
+        try:
+            self.last = session_number(reply.text)
+        except ProtocolError:
+            raise NotConnected(f"no session with {self.address}: {_STRANGER}") from None
+        self._following = self.last + 1
+
     def _ask(self, question: bytes) -> Reply:
         """Send one request and wait for its one reply; nothing else may be under way."""
         self._progress = monotonic()
-        protocol, replies = ClientProtocol(), list[Reply]()
+        line = b""
         try:
-            while not replies:
+            while not line.endswith(b"\n"):
                 readable, writable, _ = self._wait(bool(question), owed=True)
                 if writable:
                     question = question[self._write(memoryview(question)) :]
                 if readable:
-                    replies = protocol.receive(self._read())
+                    line = _one_line(line + self._read())
+            return _reply(line[:-1])
         except ProtocolError:
             self.close()
             raise ConnectionLost(_STRANGER) from None
         except ConnectionLost:
             self.close()
             raise
-        return replies[0]
 
     def _expect(self, reply: Reply, header: bytes) -> None:
         if reply.header == FAIL:
@@ -362,6 +408,22 @@ def receipts(answer: Answer) -> Iterator[Receipt]:
             yield Receipt(number, None, answer.refusal)
     for number, reply in enumerate(ClientProtocol().receive(answer.echo), answer.first):
         yield Receipt(number, reply.text.decode("utf-8", "backslashreplace"))
+
+
+def _one_line(data: bytes) -> bytes:
+    """The reply to one request, or its beginning, is one short line and nothing behind it."""
+    if data.find(b"\n") + 1 not in (0, len(data)) or len(data) > _REPLY_BYTES:
+        raise ProtocolError
+    if not any(header.startswith(data[:4]) for header in _REPLIES):
+        raise ProtocolError
+    return data
+
+
+def _reply(line: bytes) -> Reply:
+    header, text = line[:4], line[5:]
+    if _REPLIES.get(header) != (line[4:5] == b" ") or len(line) == 5:
+        raise ProtocolError
+    return Reply(header, text)
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -1,8 +1,12 @@
 """Messages on their way to a msgd and their answers, in blocks, without I/O.
 
-The plain case is fast because it looks at no single message: the echo of plain text is what
-was sent, so a block of messages is confirmed as soon as the bytes that come back equal the bytes
-that went out. Only where they differ (escaped text, a refusal) does it look at lines.
+What must come back is known: the echo of a message is the message as the text rules show it. So
+a block of messages is confirmed as soon as the bytes that come back equal those that must, and no
+single message is looked at. Anything else is a refusal, or not msgd that answers.
+
+In a session (msgd-protocol(7)) message k has the number ``start + k``, whatever happens: a number
+whose message is refused is left out. After a break the server tells the number of its last
+message, which confirms all up to it.
 """
 
 from __future__ import annotations
@@ -11,16 +15,21 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgd.client.errors import MsgdError, NotNow, SessionError
 from msgd.wire.client import ProtocolError
-from msgd.wire.headers import FAIL, MESG, MORE
+from msgd.wire.headers import FAIL, MESG, TOO_LONG
 from msgd.wire.text import escape
 
 # How much may be on its way without an answer. It has to cover what the server takes in while
 # it waits for its disk, and it bounds what may be sent twice after a break.
 WINDOW_BYTES = 4 << 20
 
-# No answer grows more than this by its escapes: one byte becomes the four of \xff.
-_GROWTH = 4
+SESS = b"SESS"
+TAKEN_OVER = "session taken over"
+UNKNOWN_HEADER = "unknown header"
+
+# The longest line that a FAIL or a SESS can be.
+_LINE_BYTES = 1024
 
 
 class Block(NamedTuple):
@@ -35,32 +44,49 @@ class Answer(NamedTuple):
 
     first: int  # the number of the first of them, counted from 1
     messages: int
-    echo: bytes  # MORE and MESG lines as they came; empty where refused
+    echo: bytes  # MORE and MESG lines as archived; empty where refused
     refusal: str | None = None  # the reason
+    already: bool = False  # archived before this pipeline had sent anything of them
 
 
 @dataclass(slots=True)
 class _Unanswered:
     wire: bytes
-    messages: int  # without an answer: those in wire[at:]
+    echo: bytes  # what must come back; the same object where nothing is escaped
+    messages: int  # without an answer: those in wire[at:] and echo[echo_at:]
     at: int = 0
+    echo_at: int = 0
 
 
 class Pipeline:
     """What has been handed over for sending, from the first message without an answer on.
 
-    It outlives a connection: `rewind` makes the next one begin with that message.
+    It outlives a connection: `begin` makes the next one go on with that message. `start` is the
+    number in the session that message 0 would have.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: int = 0) -> None:
         self.confirmed = 0
         self.refused = 0
+        self.already = 0  # messages that the session had before; they count as confirmed
+        self.failure: Exception | None = None  # what the answers of the last `receive` ended with
+        self.archived = start  # the number of the last message that is known to be in the archive
+        self._start = start
         self._blocks: deque[_Unanswered] = deque()
         self.bytes_unanswered = 0  # in the blocks
         self._next = 0  # the index of the block that is being sent
         self._at = 0  # how much of it is sent
         self._sent = 0  # how many messages were sent whole before `rewind`
-        self._rest = b""  # the beginning of an answer whose end has not come
+        self._got = 0  # bytes of the next echo that have come
+        self._line = bytearray()  # the beginning of a FAIL or SESS line
+        self._session = ""
+        self._opened = False  # the session has been opened, over any connection
+        self._known = 0  # this many messages are in the archive, by the number that was told
+        self._told: list[Answer] = []  # confirmed by their number alone
+        self._ahead = b""  # is sent before the blocks go on
+        self._void = 0  # FAILs that still come for messages behind one that was refused
+        self._opening = False  # the answer to a SESS comes behind them
+        self._window = WINDOW_BYTES
 
     @property
     def answered(self) -> int:
@@ -69,13 +95,13 @@ class Pipeline:
     @property
     def idle(self) -> bool:
         """Whether everything that was handed over has its answer."""
-        return not self._blocks
+        return not (self._blocks or self._opening or self._ahead)
 
     @property
     def unknown(self) -> int:
         """How many messages were sent whole, over any connection, and have no answer.
 
-        They are in the archive or not: only their answers could tell.
+        They are in the archive or not: only their answers, or the session, could tell.
         """
         blocks = list(self._blocks)
         sent = self.answered + sum(block.messages for block in blocks[: self._next])
@@ -84,103 +110,282 @@ class Pipeline:
         return max(sent, self._sent) - self.answered
 
     @property
+    def next_number(self) -> int:
+        """The number in the session of the first message without an answer."""
+        return self._start + self.answered + 1
+
+    @property
     def has_room(self) -> bool:
         return self.bytes_unanswered < WINDOW_BYTES
 
     def add(self, block: Block) -> None:
-        if block.messages:
-            self._blocks.append(_Unanswered(*block))
-            self.bytes_unanswered += len(block.wire)
+        if not block.messages:
+            return
+        wire, messages = block
+        echo = escape(wire.replace(b"\r\n", b"\n") if b"\r" in wire else wire)
+        self._blocks.append(_Unanswered(wire, wire if echo == wire else echo, messages))
+        self.bytes_unanswered += len(wire)
+        if self.answered < self._known:
+            self._settle()
 
     def output(self) -> memoryview:
-        """What is to be sent next; empty when all is sent."""
-        if self._next == len(self._blocks):
+        """What is to be sent next; empty when all is sent, or enough is under way."""
+        if self._ahead:
+            return memoryview(self._ahead)
+        if self._next == len(self._blocks) or self._flight >= self._window:
             return memoryview(b"")
         return memoryview(self._blocks[self._next].wire)[self._at :]
 
+    @property
+    def _flight(self) -> int:
+        """Bytes that are sent and not answered, where they are limited."""
+        if self._window >= WINDOW_BYTES or not self._next:
+            return 0
+        return sum(len(self._blocks[n].wire) for n in range(self._next)) - self._blocks[0].at
+
     def sent(self, size: int) -> None:
         """So many bytes of `output` are sent."""
+        if self._ahead:
+            self._ahead = self._ahead[size:]
+            return
         self._at += size
         if self._at == len(self._blocks[self._next].wire):
             self._next, self._at = self._next + 1, 0
             self._drop_answered()
+
+    def begin(self, session: str = "", last: int = 0, following: int = 0) -> None:
+        """Go on over this connection, which has opened this session, or none.
+
+        `last` is the number of the session's last message in the archive, `following` the one
+        that the server gives to the next. Raises `SessionError`.
+        """
+        if not self._unused:
+            self.rewind()
+        self._session = session
+        if not session:
+            return
+        if self._opened:
+            self._check_told(last)
+        else:
+            self._opened = True
+            self.already = max(0, last - self._start)
+        self._known = last - self._start
+        self._settle()
+        if self._start + max(self.answered, self._known) + 1 != following:
+            self._ahead, self._opening = self._open_request(), True
+
+    @property
+    def _unused(self) -> bool:
+        """Whether nothing of this has been sent over any connection."""
+        return not (self._next or self._at or self._sent or self.answered or self._opened)
 
     def rewind(self) -> None:
         """Begin again with the first message without an answer, on a new connection."""
         self._sent = self.answered + self.unknown
         self._blocks = deque(block for block in self._blocks if block.messages)
         for block in self._blocks:
-            block.wire, block.at = block.wire[block.at :], 0
+            same = block.echo is block.wire
+            block.wire = block.wire[block.at :]
+            block.echo = block.wire if same else block.echo[block.echo_at :]
+            block.at = block.echo_at = 0
         self.bytes_unanswered = sum(len(block.wire) for block in self._blocks)
-        self._next, self._at, self._rest = 0, 0, b""
+        self._next, self._at, self._got = 0, 0, 0
+        self._line.clear()
+        self._ahead, self._void, self._opening, self.failure = b"", 0, False, None
+        self._window = WINDOW_BYTES
+
+    def told(self) -> list[Answer]:
+        """The messages that the session's number has confirmed since this was last asked."""
+        told, self._told = self._told, []
+        return told
+
+    def check_end(self) -> None:
+        """Everything is handed over: the session may not have more than that."""
+        if self.already > self.answered:
+            raise SessionError(
+                f"the session {self._session} holds {self.already} messages, and there are only"
+                f" {self.answered} here: it is not the same input"
+            )
 
     def receive(self, data: bytes) -> list[Answer]:
-        """Take bytes from the server, cut anywhere; raises `ProtocolError`."""
-        data, start = self._rest + data, 0
-        answers = []
-        while self._blocks and (end := data.rfind(b"\n", start) + 1) > start:
-            answer, size = self._answer(data, start, end)
-            if not answer.messages:
-                break
-            answers.append(answer)
-            start += size
-        self._rest = data[start:]
-        self._check_rest()
+        """Take bytes from the server, cut anywhere.
+
+        Raises `ProtocolError`, `NotNow` and `SessionError`; where answers came before it, they
+        are returned, and `failure` is set.
+        """
+        answers: list[Answer] = []
+        start = 0
+        try:
+            while start < len(data):
+                start = self._take(data, start, answers)
+        except (ProtocolError, MsgdError) as error:
+            if not answers:
+                raise
+            self.failure = error
         return answers
 
-    def _check_rest(self) -> None:
-        head = self._blocks[0].wire if self._blocks else b""
-        if len(self._rest) > _GROWTH * len(head) + (1024 if head else 0):
-            raise ProtocolError
-        if not any(header.startswith(self._rest[:4]) for header in (MESG, MORE, FAIL)):
-            raise ProtocolError
+    def _take(self, data: bytes, start: int, answers: list[Answer]) -> int:
+        """Take the next answers from `start` on; where what follows them begins."""
+        if self._line or (not self._got and data[start] in b"FS"):
+            return self._take_line(data, start, answers)
+        block = self._asked()
+        if self._void or self._opening:
+            raise ProtocolError  # nothing behind a refused message may be archived
+        at = block.echo_at + self._got
+        end = at + _same(block.echo, at, data, start)
+        done, messages = len(block.echo), block.messages
+        if end < done:
+            feed = block.echo.find(b"\n", at, end)
+            done = block.echo_at if feed < 0 else _last_message(block.echo, block.echo_at, end)
+            messages = _count(MESG, block.echo, block.echo_at, done)
+        self._got = end - done
+        if messages:
+            answers.append(self._confirm(block, messages, done))
+        return start + end - at
 
-    def _answer(self, data: bytes, start: int, end: int) -> tuple[Answer, int]:
-        """The next answer in these whole lines, and the size of it."""
-        block = self._blocks[0]
-        if not block.messages or (self._next == 0 and block.at >= self._at):
-            raise ProtocolError  # nothing of what it would be an answer to has been sent
-        if data.startswith(FAIL, start):
-            return self._refusal(data, start, end)
-        same = min(end, start + len(block.wire) - block.at)
-        if block.wire.startswith(data[start:same], block.at):
-            end = _last_message(data, start, same)
-            messages = _count(MESG, data, start, end)
-            self._advance(messages, end - start)
-        else:
-            end, messages = self._echoes(data, start, end)
-            self._advance(messages, _size(block.wire, block.at, messages))
-        answer = Answer(self.answered + 1, messages, data[start:end])
+    def _asked(self) -> _Unanswered:
+        """The block with the first message that has no answer, and is sent at least in part."""
+        block = self._blocks[0] if self._blocks else None
+        if block is None or not block.messages or not (self._next or self._at > block.at):
+            raise ProtocolError
+        return block
+
+    def _confirm(self, block: _Unanswered, messages: int, done: int) -> Answer:
+        if messages > self._whole(block):
+            raise ProtocolError  # the echo of what has not been sent
+        answer = Answer(self.answered + 1, messages, block.echo[block.echo_at : done])
+        self._window = min(2 * (self._window + done - block.echo_at), WINDOW_BYTES)
+        self._advance(block, messages, done)
         self.confirmed += messages
-        return answer, end - start
+        self.archived = self._start + self.answered
+        return answer
 
-    def _echoes(self, data: bytes, start: int, end: int) -> tuple[int, int]:
-        """The end and the number of the echoes in these lines that belong to the first block."""
-        fail = data.find(b"\n" + FAIL, start, end)
-        end = fail + 1 if fail >= 0 else end
-        messages = _count(MESG + b" ", data, start, end)
-        if messages + _count(MORE + b" ", data, start, end) < data.count(b"\n", start, end):
+    def _whole(self, block: _Unanswered) -> int:
+        """How many messages of the first block are sent whole."""
+        if self._next:
+            return block.messages
+        return _count(MESG, block.wire, block.at, block.wire.rfind(b"\n", 0, self._at) + 1)
+
+    def _take_line(self, data: bytes, start: int, answers: list[Answer]) -> int:
+        """Take a FAIL or a SESS, or the beginning of one."""
+        end = data.find(b"\n", start) + 1 or len(data)
+        self._line += data[start:end]
+        if len(self._line) > _LINE_BYTES or not (
+            (FAIL + b" ").startswith(self._line[:5]) or (SESS + b" ").startswith(self._line[:5])
+        ):
             raise ProtocolError
-        messages = min(messages, self._blocks[0].messages)
-        return start + _size(data, start, messages), messages
+        if self._line.endswith(b"\n"):
+            line = bytes(self._line)
+            self._line.clear()
+            if line.startswith(SESS):
+                self._reopened(line[5:-1])
+            else:
+                end += self._failed(line, data, end, answers)
+        return end
 
-    def _refusal(self, data: bytes, start: int, end: int) -> tuple[Answer, int]:
-        """As many refusals for the same reason as follow each other in the first block."""
-        line = data[start : data.index(b"\n", start) + 1]
-        block, messages, at = self._blocks[0], 1, start + len(line)
-        while messages < block.messages and data.startswith(line, at, end):
-            messages, at = messages + 1, at + len(line)
-        self._advance(messages, _size(block.wire, block.at, messages))
+    def _failed(self, line: bytes, data: bytes, start: int, answers: list[Answer]) -> int:
+        """Take a FAIL; the bytes of those for the same reason behind it that are taken, too."""
         reason = escape(line[5:-1]).decode()  # it goes to terminals: whoever has sent it
-        answer = Answer(self.answered + 1, messages, b"", reason)
-        self.refused += messages
-        return answer, at - start
+        if self._session:
+            self._failed_in_session(reason, answers)
+            return 0
+        block, messages, at = self._asked(), 1, start
+        most = min(self._whole(block) + 1, block.messages)
+        while messages < most and data.startswith(line, at):
+            messages, at = messages + 1, at + len(line)
+        answers.append(self._refuse(block, messages, reason))
+        return at - start
 
-    def _advance(self, messages: int, size: int) -> None:
-        """The first block's next messages, which take so many bytes on the wire, are answered."""
-        block = self._blocks[0]
+    def _failed_in_session(self, reason: str, answers: list[Answer]) -> None:
+        if reason == TAKEN_OVER:
+            raise SessionError(f"session {self._session} was taken over by another client")
+        if self._void:
+            self._void -= 1
+        elif self._opening:
+            raise SessionError(f"session {self._session} cannot be opened again: {reason}")
+        elif reason != TOO_LONG:
+            self._asked()
+            raise NotNow(reason)
+        else:
+            answers.append(self._refuse(self._asked(), 1, reason))
+            self._open_again()
+
+    def _refuse(self, block: _Unanswered, messages: int, reason: str) -> Answer:
+        answer = Answer(self.answered + 1, messages, b"", reason)
+        self._advance(block, messages, block.echo_at + _size(block.echo, block.echo_at, messages))
+        self.refused += messages
+        return answer
+
+    def _open_again(self) -> None:
+        """Leave out the number of a refused message; those sent behind it are sent again.
+
+        The message that is being sent goes out whole before. From here on little is sent ahead,
+        until all is well again, or each refusal would cost a whole window.
+        """
+        blocks = list(self._blocks)
+        self._void = sum(block.messages for block in blocks[: self._next])
+        rest = b""
+        if self._next < len(blocks) and self._at:
+            block = blocks[self._next]
+            end = max(block.at, _message_end(block.wire, self._at))
+            rest = block.wire[self._at : end]
+            self._void += _count(MESG, block.wire, block.at, end)
+        if blocks and not blocks[0].messages:
+            self.bytes_unanswered -= len(self._blocks.popleft().wire)
+        self._next, self._at = 0, self._blocks[0].at if self._blocks else 0
+        self._window = 1
+        self._ahead, self._opening = rest + self._open_request(), True
+
+    def _open_request(self) -> bytes:
+        number = self._start + max(self.answered, self._known) + 1
+        return b"%b %b %d\n" % (SESS, self._session.encode(), number)
+
+    def _reopened(self, number: bytes) -> None:
+        if not self._opening or self._void or self._ahead:
+            raise ProtocolError
+        self._opening = False
+        self._check_told(session_number(number))
+
+    def _check_told(self, last: int) -> None:
+        """What the server tells is between what was confirmed and what was sent."""
+        if last < self.archived:
+            raise SessionError(
+                f"the server has lost the session {self._session}: it confirmed number"
+                f" {self.archived}, and its last is {last} now"
+            )
+        sent = self._start + max(self.answered + self.unknown, self.already)
+        left_out = self.archived < last < self.next_number
+        if last > sent or left_out:
+            raise SessionError(
+                f"somebody else writes the session {self._session}: its last number is {last},"
+                f" and {self.archived if left_out else sent} were sent"
+            )
+
+    def _settle(self) -> None:
+        """Confirm what has been handed over and is in the archive by its number."""
+        for block in list(self._blocks):
+            messages = min(block.messages, self._known - self.answered)
+            if messages > 0:
+                first = self.answered + 1
+                size = _size(block.echo, block.echo_at, messages)
+                echo = block.echo[block.echo_at : block.echo_at + size]
+                already = first <= self.already
+                self._told.append(Answer(first, messages, echo, already=already))
+                self._advance(block, messages, block.echo_at + size)
+                self.confirmed += messages
+        while self._blocks and not self._blocks[0].messages:
+            self.bytes_unanswered -= len(self._blocks.popleft().wire)
+        self._at = self._blocks[0].at if self._blocks else 0
+        self.archived = max(self.archived, self._start + self._known)
+
+    def _advance(self, block: _Unanswered, messages: int, echo_at: int) -> None:
+        """The block's next messages, whose echo ends there, are answered."""
+        if block.echo is block.wire:
+            block.at = echo_at
+        else:
+            block.at += _size(block.wire, block.at, messages)
+        block.echo_at = echo_at
         block.messages -= messages
-        block.at += size
         self._drop_answered()
 
     def _drop_answered(self) -> None:
@@ -190,21 +395,49 @@ class Pipeline:
             self._next -= 1
 
 
+def session_number(digits: bytes) -> int:
+    """The number that a SESS tells; raises `ProtocolError`."""
+    if not digits.isdigit() or len(digits) > 19 or (digits.startswith(b"0") and len(digits) > 1):
+        raise ProtocolError
+    return int(digits)
+
+
+def _same(expected: bytes, at: int, data: bytes, start: int) -> int:
+    """How many bytes of the data are what is expected there, up to a FAIL; else `ProtocolError`."""
+    size = min(len(expected) - at, len(data) - start)
+    piece = data if size == len(data) else data[start : start + size]
+    if expected.startswith(piece, at):
+        return size
+    size = piece.find(b"\nF") + 1  # no line of an echo begins so
+    if not size or not expected.startswith(piece[:size], at):
+        raise ProtocolError
+    return size
+
+
 def _count(header: bytes, data: bytes, start: int, end: int) -> int:
     """How many of these lines begin with the header; no text holds a line feed."""
     return data.startswith(header, start, end) + data.count(b"\n" + header, start, end)
 
 
 def _last_message(data: bytes, start: int, end: int) -> int:
-    """Where the last whole message in these lines ends."""
+    """Where the last message ends of those that are whole between the two."""
+    end = data.rfind(b"\n", start, end) + 1
+    if end <= start:
+        return start
     last = max(data.rfind(b"\n" + MESG, start, end) + 1, start)
     return data.index(b"\n", last) + 1 if data.startswith(MESG, last) else start
 
 
+def _message_end(data: bytes, at: int) -> int:
+    """Where the message ends of which the byte before `at` is a part."""
+    line = data.rfind(b"\n", 0, at - 1) + 1
+    while not data.startswith(MESG, line):
+        line = data.index(b"\n", line) + 1
+    return data.index(b"\n", line) + 1
+
+
 def _size(data: bytes, start: int, messages: int) -> int:
     """How many bytes the first messages take, of the lines that begin here."""
-    if not messages:
-        return 0
     lines = data[start:]
     last = (b"\n" + lines).split(b"\n" + MESG, messages)[-1]
     return len(lines) - len(last) + last.index(b"\n") + 1

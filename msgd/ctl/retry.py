@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 
 from msgd.client.client import Client, MsgdError
+from msgd.client.errors import SessionError
 from msgd.ctl.manners import complain
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds
@@ -33,6 +34,8 @@ class Retry:
 
     def wait(self, error: MsgdError) -> None:
         """Pause before another attempt; raises the error again when there is no time for one."""
+        if isinstance(error, SessionError):
+            raise error
         if self._seconds and not self._deadline:
             self._deadline = monotonic() + self._seconds
             complain(f"{error}; trying again for {self._seconds:g} seconds")
