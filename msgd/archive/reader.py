@@ -7,7 +7,7 @@ What counts as a record is said in msgd-protocol(7), "After a crash". In short: 
 with CAN is none, and from the first record that is not whole, or holds a NUL, nothing counts up to
 the next CAN. A line that somebody else has written into the file is passed over.
 
-The work is done for a block at a time: some 0.7 million records of 100 bytes a second.
+The work is done for a block at a time: some 0.3 million records of 100 bytes a second.
 """
 
 from __future__ import annotations
