@@ -1,0 +1,411 @@
+"""The connection to the NATS servers: the only module that knows nats-py.
+
+Whatever goes wrong comes out as one of two errors: `Doubt`, after which everything that was known
+of the stream is to be read again, and `Denied`, which somebody has to mend. The library's own
+reconnecting is not used: it hides when a connection was lost, and some errors close it for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import logging
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from msgd.relay.blocks import Message
+from msgd.relay.errors import Denied, Doubt
+from msgd.relay.options import Config
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+log = logging.getLogger("msgd")
+
+TIMEOUT = 5.0  # seconds for one answer; a lost leader takes 4 to 7
+_CONNECT_SECONDS = 3.0
+_UNREAD_BYTES = 256 << 20  # of what was delivered; collect never asks for so much at once
+
+# Errors of JetStream (server/errors.json of nats-server).
+WRONG_SEQUENCE = (10071, 10164)
+NO_MESSAGE, NO_STREAM = 10037, 10059
+_FULL = (10077, 10047, 10023)
+NAME_IN_USE = 10058
+
+
+class Reply(NamedTuple):
+    """What a server has answered, or a consumer delivered."""
+
+    subject: str  # to which it was sent
+    reply: str  # where an answer would go: for a delivered message its numbers
+    headers: Mapping[str, str]
+    data: bytes
+
+    @property
+    def status(self) -> str:
+        """``404``, ``408``, ``409`` where there are no messages (any more); else empty."""
+        return self.headers.get("Status", "")
+
+
+class ApiError(Exception):
+    """JetStream has answered with an error."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(str(error.get("description", "an error without words")))
+        self.code = int(error.get("err_code", 0))
+        self.status = int(error.get("code", 0))
+
+
+def import_nats() -> Any:
+    """The library; raises Denied where it is missing."""
+    try:
+        import nats
+    except ImportError:
+        raise Denied(
+            "nats-py is not installed, and msgd-relay needs it: pip install 'msgd[nats]', "
+            "or your distribution's package python3-nats"
+        ) from None
+    return nats
+
+
+class Engine:
+    """One connection to one server, from `connect` until it is lost or closed."""
+
+    def __init__(self, config: Config, inbox: str) -> None:
+        """``inbox`` is what the inboxes begin with: permissions name it. Raises Denied."""
+        self._nats = import_nats()
+        self._config = config
+        self._inbox = inbox
+        self._servers = itertools.cycle(config.servers)
+        self._client: Client | None = None
+        self._over: asyncio.Future[Exception] | None = None
+        self._api = "$JS.API"
+        self.version = ""
+        self._warned = ""
+
+    @property
+    def stream(self) -> str:
+        return self._config.stream
+
+    async def connect(self) -> None:
+        """Connect to the next of the servers. Raises Doubt, Denied."""
+        server = next(self._servers)
+        self._over = asyncio.get_running_loop().create_future()
+        client = self._nats.aio.client.Client()
+        try:
+            await asyncio.wait_for(client.connect(**self._options(server)), _CONNECT_SECONDS + 1)
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                await client.close()
+            raise _explain(server, error) from error
+        self._client = client
+        self.version = str(client.connected_server_version)
+        self._judge_version(server)
+
+    def _options(self, server: str) -> dict[str, Any]:
+        config = self._config
+        options: dict[str, Any] = {
+            "servers": [server],
+            "name": "msgd-relay",
+            "allow_reconnect": False,
+            "connect_timeout": _CONNECT_SECONDS,
+            "ping_interval": 5,
+            "inbox_prefix": self._inbox,
+            "error_cb": self._on_error,
+            "closed_cb": self._on_closed,
+            "disconnected_cb": self._on_closed,
+            "max_reconnect_attempts": 1,
+        }
+        if config.user is not None:
+            options |= {"user": config.user, "password": config.password or ""}
+        if config.token is not None:
+            options["token"] = config.token
+        if config.credentials is not None:
+            options["user_credentials"] = _credentials(config.credentials)
+        if server.startswith("tls:") or any(config.tls):
+            options["tls"] = _tls(config)
+            options["tls_hostname"] = urlsplit(server).hostname
+        return options
+
+    def _judge_version(self, server: str) -> None:
+        """Say once for each server what its version cannot do."""
+        words = version_warning(self.version)
+        if words and server not in self._warned:
+            log.warning("%s: nats-server %s %s", server, self.version, words)
+            self._warned += server + " "
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error).removeprefix("nats: ").strip("'\" ")
+        lower = text.lower()
+        if "permissions violation" in lower:
+            what = text[lower.index("permissions violation") + len("permissions violation ") :]
+            self._end(
+                Denied(
+                    f"the server does not allow this user to act: {what}; "
+                    "msgd-relay(8), PERMISSIONS, has what is needed"
+                )
+            )
+        elif "maximum payload" in lower:
+            self._end(Doubt(f"the server has closed the connection: {text}"))
+
+    async def _on_closed(self) -> None:
+        self._end(Doubt("the connection to the server was lost"))
+
+    def _end(self, error: Exception) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(error)
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that headers and payload may have together."""
+        assert self._client is not None
+        return self._client.max_payload
+
+    async def request(
+        self,
+        subject: str,
+        data: bytes = b"",
+        headers: dict[str, str] | None = None,
+        timeout: float = TIMEOUT,
+    ) -> Reply:
+        """Ask, and wait for the answer. Raises Doubt, Denied."""
+        assert self._client is not None
+        waiting = asyncio.ensure_future(
+            self._client.request(subject, data, timeout=timeout, headers=headers)
+        )
+        await self.first(waiting)
+        try:
+            return _reply(waiting.result())
+        except self._nats.errors.NoRespondersError:
+            raise Doubt(f"nobody takes {subject}: {_NOBODY}") from None
+        except (TimeoutError, self._nats.errors.TimeoutError):
+            raise Doubt(
+                f"no answer within {timeout:g} s (does the cluster have a leader?)"
+            ) from None
+        except (self._nats.errors.Error, OSError) as error:
+            raise Doubt(f"{type(error).__name__}: {error}") from error
+
+    async def first(self, waiting: asyncio.Future[Any]) -> None:
+        """Wait for it, or for the end of the connection, which raises."""
+        assert self._over is not None
+        try:
+            await asyncio.wait({waiting, self._over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not waiting.done():
+                waiting.cancel()
+        if self._over.done():
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await waiting
+            raise self._over.result()
+
+    async def api(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask JetStream; raises ApiError, Doubt, Denied."""
+        data = json.dumps(body).encode() if body is not None else b""
+        reply = await self.request(f"{self._api}.{verb}", data)
+        return _answer(reply.data)
+
+    async def last(self, subject: str) -> Message | None:
+        """The last message of a subject (``*`` and ``>`` allowed), or None."""
+        body = {"last_by_subj": subject}
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{self.stream}", body)
+        except ApiError as error:
+            if error.code == NO_MESSAGE:
+                return None
+            raise self.explain(error) from error
+        found = answer["message"]
+        return Message(
+            found["subject"],
+            int(found["seq"]),
+            parse_headers(base64.b64decode(found.get("hdrs", ""))),
+            base64.b64decode(found.get("data", "")),
+        )
+
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
+        """Put a message into the stream; its sequence. Raises ApiError, Doubt, Denied."""
+        reply = await self.request(subject, data, headers)
+        answer = _answer(reply.data)
+        if answer.get("stream") != self.stream:
+            raise Denied(
+                f"{subject} went into the stream {answer.get('stream')}, not {self.stream}: "
+                "say which one is meant in `stream`"
+            )
+        return int(answer["seq"])
+
+    def explain(self, error: ApiError) -> Doubt:
+        """An error of JetStream as a doubt, in words."""
+        if error.code in WRONG_SEQUENCE:
+            return Doubt("somebody else has published to this subject")
+        if error.code == NO_STREAM:
+            return Doubt(f"there is no stream {self.stream}: {_NOBODY}")
+        if error.code in _FULL:
+            return Doubt(
+                f"the stream {self.stream} takes no more ({error}): nothing is lost, "
+                "the day files wait; raise its max_bytes, or lower its max_age"
+            )
+        return Doubt(f"JetStream says: {error} ({error.code})")
+
+    async def listen(self, subject: str) -> Listener:
+        """Subscribe; raises Doubt, Denied."""
+        assert self._client is not None
+        listener = Listener(self)
+        try:
+            listener.subscription = await self._client.subscribe(
+                subject,
+                cb=listener.put,
+                pending_bytes_limit=_UNREAD_BYTES,
+                pending_msgs_limit=1 << 20,
+            )
+        except self._nats.errors.Error as error:
+            raise Doubt(f"{type(error).__name__}: {error}") from error
+        return listener
+
+    async def send(self, subject: str, data: bytes, reply: str) -> None:
+        """Publish without waiting for anything; raises Doubt."""
+        assert self._client is not None
+        try:
+            await self._client.publish(subject, data, reply=reply)
+        except (self._nats.errors.Error, OSError) as error:
+            raise Doubt(f"{type(error).__name__}: {error}") from error
+
+    def inbox(self) -> str:
+        """A new subject for answers."""
+        assert self._client is not None
+        return str(self._client.new_inbox())
+
+    async def close(self) -> None:
+        """Forget the connection; never raises."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(client.close(), 2)
+
+
+_NOBODY = "msgd-relay collect makes the stream; is it running, and is JetStream enabled?"
+
+
+class Listener:
+    """Messages that come to a subject."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: asyncio.Queue[Reply] = asyncio.Queue()
+        self.subscription: Any = None
+
+    async def put(self, message: Any) -> None:
+        self._queue.put_nowait(_reply(message))
+
+    async def next(self, timeout: float) -> Reply | None:
+        """The next one; None when none has come in time. Raises Doubt, Denied."""
+        if self._queue.empty():
+            waiting = asyncio.ensure_future(asyncio.wait_for(self._queue.get(), timeout))
+            await self._engine.first(waiting)
+            try:
+                return waiting.result()
+            except TimeoutError:
+                return None
+        return self._queue.get_nowait()
+
+    async def close(self) -> None:
+        with contextlib.suppress(Exception):
+            await self.subscription.unsubscribe()
+
+
+def _reply(message: Any) -> Reply:
+    return Reply(message.subject, message.reply or "", message.headers or {}, message.data)
+
+
+def _answer(data: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        raise Doubt("an answer that is no JSON: is it JetStream?") from None
+    if not isinstance(answer, dict):
+        raise Doubt("an answer that JetStream does not give")
+    if "error" in answer:
+        raise ApiError(answer["error"])
+    return answer
+
+
+def parse_headers(data: bytes) -> dict[str, str]:
+    """The headers of a stored message."""
+    headers = {}
+    for line in data.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name] = value.strip()
+    return headers
+
+
+def version_warning(version: str) -> str:
+    """What a server of this version cannot be trusted with; empty for a good one."""
+    numbers = tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
+    if numbers < (2, 10):
+        return (
+            "does not know sync_interval: always: a power cut of all servers loses blocks that it "
+            "has acknowledged; use 2.10.25 or newer"
+        )
+    if (2, 10, 20) <= numbers <= (2, 10, 22):
+        return "can lose a whole stream when it is stopped hard; use 2.10.25 or newer, now"
+    return ""
+
+
+def _explain(server: str, error: Exception) -> Exception:
+    """Why no connection came about."""
+    text = str(error).removeprefix("nats: ").strip("'\" ")
+    lower = text.lower()
+    if isinstance(error, Denied):
+        return error
+    if "authorization" in lower or "authentication" in lower:
+        return Denied(f"{server}: the server does not accept user, password, token or credentials")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Denied(f"{server}: its certificate is not accepted: {error.verify_message}")
+    if "secure connection" in lower or "tls required" in lower:
+        return Denied(f"{server}: the server wants TLS: write tls:// instead of nats://")
+    if isinstance(error, ssl.SSLError):
+        return Doubt(f"{server}: TLS: {error.reason or error}")
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        text = "no answer in time"
+    return Doubt(f"{server}: {text or type(error).__name__}")
+
+
+def _credentials(path: str) -> str:
+    try:
+        import nkeys  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError:
+        raise Denied(
+            "nkeys is not installed, and a credentials file needs it: pip install 'nats-py[nkeys]'"
+        ) from None
+    try:
+        with open(path, "rb"):
+            return path
+    except OSError as error:
+        raise Denied(f"credentials: {path}: {error.strerror}") from None
+
+
+def _tls(config: Config) -> ssl.SSLContext:
+    ca, certificate, key = config.tls
+    for name, path in zip(config.tls._fields, config.tls, strict=True):
+        try:
+            if path is not None:
+                with open(path, "rb"):
+                    pass
+        except OSError as error:
+            raise Denied(f"tls.{name}: {path}: {error.strerror}") from None
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise Denied(
+            f"tls: {ca if certificate is None else certificate}: cannot be used: "
+            f"{error.reason or error}"
+        ) from None
+    return context
