@@ -123,8 +123,10 @@ def _serve(given: argparse.Namespace) -> None:
 def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace) -> None:
     """Serve until asked to stop. What can fail does so before the terminal is left."""
     from msgd.process import systemd
+    from msgd.process.signals import Signals
     from msgd.server.loop import Server
 
+    signals = Signals()  # first, and gone last: nobody must know of a process that a signal ends
     with ExitStack() as stack:
         pidfile = None
         if given.pidfile:
@@ -136,13 +138,14 @@ def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace
         if given.daemonize:
             from msgd.process.background import detach
 
-            starter = detach(server.filenos() + ([pidfile.fd] if pidfile else []))
+            kept = server.filenos() + signals.filenos()
+            starter = detach(kept + ([pidfile.fd] if pidfile else []))
             log.to_syslog(verbose=given.verbose)
         if pidfile:
             pidfile.write()
         if starter:
             starter.release()
-        server.run(reload)
+        server.run(reload, signals)
 
 
 def _hash_password(given: argparse.Namespace) -> None:

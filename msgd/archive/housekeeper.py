@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from msgd.process import children
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -61,6 +63,7 @@ class Housekeeper:
                 stderr=said,
             )
             self._said = said
+            children.own.add(self._child.pid)
         except OSError as error:
             log.error("retention: cannot start: %s; tried again tomorrow", error.strerror)
             if said >= 0:
@@ -68,6 +71,8 @@ class Housekeeper:
 
     def _report(self) -> None:
         child, self._child = self._child, None
+        if child is not None:
+            children.own.discard(child.pid)
         with open(self._said, "rb") as said:
             said.seek(0)
             for line in said.read().decode("utf-8", "replace").splitlines():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from msgd.errors import Fatal
+from msgd.process.signals import WATCHED, forget
 
 _DESCRIPTORS = 4096  # those that msgd may have inherited are below
 _UMASK = 0o027  # takes nothing from the archive's modes, 0750 and 0640
@@ -64,15 +66,20 @@ def detach(keep: list[int]) -> Starter:
     DaemonContext, DaemonError = _import_daemon()
     reader, writer = os.pipe()
     sys.stdout.flush()
+    # What the starter is told must not be noted in the daemon's name.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     if os.fork():
+        forget()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writer)
         _exit_when_released(reader)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     context = DaemonContext(
         detach_process=True,  # as asked, even where the parent is init
         files_preserve=[*keep, writer],
         working_directory="/",
         umask=_UMASK,
-        signal_map={},  # the server has its own
+        signal_map={},  # those of `Signals` stay
     )
     try:
         context.open()

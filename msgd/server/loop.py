@@ -21,7 +21,7 @@ from msgd.archive.archive import Archive
 from msgd.archive.days import DAY_BYTES, Clock
 from msgd.archive.housekeeper import Housekeeper
 from msgd.config.options import Config, ConfigError
-from msgd.process import systemd
+from msgd.process import children, systemd
 from msgd.process.log import Seldom
 from msgd.process.signals import Signals
 from msgd.server.addresses import Origin
@@ -77,10 +77,9 @@ class Server:
         """The descriptors that becoming a daemon must not close."""
         return [*self._archive.filenos(), *self._listeners.filenos()]
 
-    def run(self, reload: Callable[[], Config]) -> None:
+    def run(self, reload: Callable[[], Config], signals: Signals) -> None:
         """Serve until asked to stop; raises `Fatal`. SIGHUP calls ``reload``."""
-        self._load = reload
-        self._signals = Signals()
+        self._load, self._signals = reload, signals
         self._selector = selectors.DefaultSelector()
         self._wait = Wait(self._selector)
         self._peers = Peers(self._selector, self._alarm, self._config, self._give_up)
@@ -289,6 +288,7 @@ class Server:
             elif number == SIGHUP:
                 self._reload()
             else:  # SIGCHLD: whichever child it was, its owner looks for itself
+                children.reap_orphans()
                 self._housekeeper.step(self._config.keep_days, self._config.compress)
                 self._alarm.due = self._now
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from contextlib import suppress
 
 from msgd.password import verify
+from msgd.process import children
+from msgd.process.log import Seldom
 from msgd.wire.headers import FAIL, PWNO, PWOK
+
+_HEADERS = {b"1": PWOK, b"0": PWNO}
+_unable = Seldom(logging.ERROR, "a password could not be verified: %s")
 
 
 class Verification:
@@ -17,7 +22,7 @@ class Verification:
         """Raises OSError where there can be no more processes."""
         self._verdict, child_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._pid = os.fork()
+            self._pid = children.fork()
         except OSError:
             os.close(self._verdict)
             os.close(child_end)
@@ -29,30 +34,30 @@ class Verification:
     def poll(self) -> bytes | None:
         """The header of the answer, or None while there is none."""
         try:
-            verdict = os.read(self._verdict, 1)
+            verdict = os.read(self._verdict, 512)
         except BlockingIOError:
             return None
-        self._reap()
-        return {b"1": PWOK, b"0": PWNO}.get(verdict, FAIL)
+        status = self._reap()
+        if verdict not in _HEADERS:
+            _unable(verdict.decode(errors="replace") or f"its process ended with status {status}")
+        return _HEADERS.get(verdict, FAIL)
 
     def cancel(self) -> None:
         os.kill(self._pid, signal.SIGKILL)
         self._reap()
 
-    def _reap(self) -> None:
+    def _reap(self) -> int:
         os.close(self._verdict)
-        os.waitpid(self._pid, 0)
+        return children.reap(self._pid)
 
 
 def _verify_and_exit(password: bytes, stored: str, verdict: int) -> None:
     """The forked child: it must hold nothing of the daemon's open, above all not the lock."""
-    with suppress(BaseException):
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        for fd in map(int, os.listdir("/proc/self/fd")):
-            if fd not in (2, verdict):
-                with suppress(OSError):
-                    os.close(fd)
+    try:
+        os.closerange(3, verdict)
+        os.closerange(verdict + 1, os.sysconf("SC_OPEN_MAX"))
         os.write(verdict, b"1" if verify(password, stored) else b"0")
-    os._exit(0)
+    except BaseException as error:
+        os.write(verdict, f"{type(error).__name__}: {error}".encode()[:512])
+    finally:
+        os._exit(0)
