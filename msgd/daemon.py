@@ -161,23 +161,19 @@ def _hash_password(given: argparse.Namespace) -> None:
 
 
 def _ask_password() -> bytes:
-    from getpass import getpass
-
-    from msgd.wire.text import typed
+    from msgd.prompt import ask
 
     try:
-        password = getpass("Password: ")
-        again = getpass("The same again: ")
+        password = ask("Password: ")
+        again = ask("The same again: ")
     except EOFError:
         raise Fatal("no password was given") from None
-    except UnicodeDecodeError:
-        raise Fatal("the terminal's bytes are not text in the locale's encoding") from None
     except KeyboardInterrupt:
         print(file=sys.stderr)  # the shell's prompt is not to stand behind ours
         raise
     if password != again:
         raise Fatal("the two are not the same; nothing was made of them")
-    return typed(password)
+    return password
 
 
 def _read_password() -> bytes:

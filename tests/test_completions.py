@@ -11,14 +11,21 @@ import click
 import pexpect
 import pytest
 
+from msgd.ctl.commands import VERBS as NAMES
 from msgd.ctl.commands import msgctl
 
 SCRIPTS = Path(__file__).parent.parent / "packaging" / "completions"
-VERBS = sorted(msgctl.commands)
+VERBS = sorted(NAMES)
 
 
 def needs(shell: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(shell) is None, reason=f"{shell} is not installed")
+
+
+def command_of(verb: str) -> click.Command:
+    found = msgctl.get_command(click.Context(msgctl), verb)
+    assert found
+    return found
 
 
 def options(command: click.Command) -> set[str]:
@@ -56,8 +63,8 @@ def test_bash_offers_verbs_and_common_options_first() -> None:
 @needs("bash")
 @pytest.mark.parametrize("verb", VERBS)
 def test_bash_offers_every_option_of_a_verb(verb: str) -> None:
-    assert bash(f"msgctl {verb} -") == options(msgctl.commands[verb])
-    assert bash(f"msgctl -H there --port = 1 {verb} -") == options(msgctl.commands[verb])
+    assert bash(f"msgctl {verb} -") == options(command_of(verb))
+    assert bash(f"msgctl -H there --port = 1 {verb} -") == options(command_of(verb))
 
 
 @needs("bash")
@@ -95,7 +102,7 @@ def test_fish_offers_verbs() -> None:
 @needs("fish")
 @pytest.mark.parametrize("verb", VERBS)
 def test_fish_offers_every_option_of_a_verb(verb: str) -> None:
-    long, every = long_and_short(msgctl.commands[verb])
+    long, every = long_and_short(command_of(verb))
     offered = {offer.removesuffix("=") for offer in fish(f"msgctl {verb} -")}
     assert {offer for offer in offered if offer.startswith("--")} == long
     assert every <= offered
@@ -136,7 +143,7 @@ def test_zsh_offers_verbs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_zsh_offers_every_option_of_a_verb(verb: str, tmp_path: Path) -> None:
     words = set(zsh(f"msgctl -H there {verb} -", tmp_path).split())
-    assert options(msgctl.commands[verb]) <= words
+    assert options(command_of(verb)) <= words
 
 
 @needs("zsh")

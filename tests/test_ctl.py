@@ -10,62 +10,27 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 import pexpect
 import pytest
 
-from msgd.ctl.lines import LONGEST_TEXT
+from msgd.ctl.sources import LONGEST_TEXT
 from tests.conftest import PASSWORD, SECONDS, Daemon, Start
+from tests.ctl import (  # noqa: F401
+    Terminal,
+    command,
+    ends,
+    environment,
+    fails,
+    free_port_fixture,
+    msgctl,
+    start_send,
+    terminal_fixture,
+)
 from tests.scripted import Part, echo, greet, receive, says, scripted, silent
 
-# The machine's own /etc/msgd.yaml is none of these tests' business.
-MAIN = (
-    "import sys, msgd.ctl, msgd.ctl.commands as commands;"
-    "commands.CONFIG = sys.argv.pop(1); msgd.ctl.main()"
-)
 LIMIT = 65536
-
-
-def command(*arguments: object, config: str = "/nonexistent") -> list[str]:
-    return [sys.executable, "-c", MAIN, config, *map(str, arguments)]
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MSGCTL_")}
-    return {**kept, **more}
-
-
-def msgctl(
-    *arguments: object, stdin: bytes = b"", config: str = "/nonexistent", **env: str
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(*arguments, config=config),
-        input=stdin,
-        capture_output=True,
-        timeout=SECONDS,
-        env=environment(**env),
-    )
-    out, err = done.stdout.decode(), done.stderr.decode()
-    assert "Traceback" not in err
-    assert all(line.startswith("msgctl: ") for line in err.splitlines())
-    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
-
-
-def fails(done: subprocess.CompletedProcess[str], status: int, words: str) -> None:
-    """It says one line with these words, nothing else, and ends with this status."""
-    assert done.returncode == status, done.stderr
-    assert re.fullmatch(f"msgctl: .*(?:{words}).*\n", done.stderr), done.stderr
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 # Options
@@ -213,22 +178,41 @@ def test_ping_is_ended_with_its_summary_by_an_interrupt(msgd: Daemon) -> None:
     assert terminal.exitstatus == 0
 
 
-def test_ping_ends_when_the_server_goes(free_port: int) -> None:
+def test_ping_to_nobody_at_all(free_port: int) -> None:
     fails(msgctl("ping", "-p", free_port), 69, "nobody listens")
-    with scripted(says(b"PONG\n")) as port:
-        done = msgctl("ping", "-i0", "-p", port)
-    fails(done, 69, "the server closed the connection|the connection broke")
-    assert "2 packets transmitted, 1 received, 50% packet loss" in done.stdout
+    done = msgctl("ping", "-c1", "--retry", "0.3", "-p", free_port)
+    assert done.returncode == 69
+    assert "trying again for 0.3 seconds" in done.stderr
 
 
-def test_ping_tries_again(free_port: int, start: Start) -> None:
-    fails_first = msgctl("ping", "-c1", "--retry", "0.3", "-p", free_port)
-    assert fails_first.returncode == 69
-    assert "trying again for 0.3 seconds" in fails_first.stderr
-    with scripted(says(b"PONG\n"), says(b"PONG\n")) as port:
-        done = msgctl("ping", "-c2", "-i0", "--retry", "20", "-p", port)
-    assert done.returncode == 0
-    assert "3 packets transmitted, 2 received" in done.stdout
+def test_ping_goes_on_after_a_loss() -> None:
+    with scripted(says(b"PONG\n", b""), says(b"PONG\n")) as port:
+        done = msgctl("ping", "-i0", "-c3", "-p", port)
+    assert done.returncode == 69
+    assert re.fullmatch("msgctl: seq=2: (the server closed|the connection broke).*\n", done.stderr)
+    assert "3 packets transmitted, 2 received, 33.33% packet loss" in done.stdout
+    with scripted(says(b"PONG\n", b"")) as port:
+        done = msgctl("ping", "-i0", "-c3", "--json", "-p", port)
+    lost = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("seq") for line in lost] == [1, 2, 3, None]
+    assert "nobody listens" in lost[2]["error"]
+    assert (lost[-1]["transmitted"], lost[-1]["received"]) == (3, 1)
+
+
+def test_ping_takes_no_closing_of_an_idle_connection_for_a_loss(start: Start) -> None:
+    daemon = start("limits: {idle_seconds: 0.05}\nlisten: 127.0.0.1\n")
+    done = msgctl("ping", "-i0.3", "-c3", "-p", daemon.port)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 packets transmitted, 3 received, 0% packet loss" in done.stdout
+
+
+def test_ping_has_a_deadline(msgd: Daemon) -> None:
+    done = msgctl("ping", "-i0.01", "-w0.3", "-p", msgd.port)
+    assert (done.returncode, done.stderr) == (0, "")
+    with scripted(silent) as port:
+        done = msgctl("ping", "-w0.3", "-p", port)
+    assert done.returncode == 69
+    assert "1 packets transmitted, 0 received, 100% packet loss" in done.stdout
 
 
 # Send
@@ -304,8 +288,13 @@ def test_a_line_too_long_for_any_memory_is_not_sent(start: Start) -> None:
         *(f"msgctl: line {n}: not sent: longer than {LONGEST_TEXT} bytes" for n in (2, 4, 6)),
         "msgctl: 3 confirmed, 3 refused, 0 not known",
     ]
-    positions = msgctl("send", "--json", "-p", daemon.port, stdin=b"%b\nb\n" % long).stdout
-    assert json.loads(positions.splitlines()[0])["line"] == 2
+    reason = f"longer than {LONGEST_TEXT} bytes"
+    objects = msgctl("send", "--json", "-p", daemon.port, stdin=b"%b\nb\n" % long).stdout
+    assert [json.loads(line) for line in objects.splitlines()] == [
+        {"line": 1, "status": "refused", "reason": reason},
+        {"line": 2, "status": "confirmed", "text": "b"},
+        {"confirmed": 1, "refused": 1, "unknown": 0},
+    ]
     done = msgctl("send", "--whole", "-p", daemon.port, stdin=long)
     assert (done.returncode, done.stdout) == (1, "")
     assert daemon.texts() == ["a", "b", "c", "b"]
@@ -331,19 +320,6 @@ def test_json(msgd: Daemon, tmp_path: Path) -> None:
     assert done.returncode == 1
     only_the_end = msgctl("send", "--json", "-q", "-p", msgd.port, "a\nb").stdout
     assert json.loads(only_the_end) == {"confirmed": 1, "refused": 0, "unknown": 0}
-
-
-def start_send(*arguments: object) -> tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]:
-    process = subprocess.Popen(
-        command("send", *arguments),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
-    assert process.stdin
-    assert process.stdout
-    return process, process.stdin, process.stdout
 
 
 def test_a_pipe_that_pauses_gets_its_echoes_at_once(msgd: Daemon) -> None:
@@ -489,38 +465,6 @@ def test_terminate_with_a_password_from_a_pipe(msgd: Daemon) -> None:
 
 # At a terminal
 
-Terminal = Callable[..., "pexpect.spawn[str]"]
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    """Run msgctl at a terminal of its own."""
-    terminals: list[pexpect.spawn[str]] = []
-
-    def run(*arguments: object, columns: int = 100, **env: str) -> pexpect.spawn[str]:
-        program, *rest = command(*arguments)
-        settings = environment(**{"XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", **env})
-        settings = {name: value for name, value in settings.items() if value}
-        spawned = pexpect.spawn(
-            program, rest, encoding="utf-8", timeout=SECONDS, env=settings,
-            dimensions=(24, columns),
-        )  # fmt: skip
-        terminals.append(spawned)
-        return spawned
-
-    yield run
-    for spawned in terminals:
-        assert "Traceback" not in (spawned.before or "")
-        spawned.close(force=True)
-
-
-def ends(terminal: pexpect.spawn[str]) -> tuple[int | None, str]:
-    """The exit status, and what was said last."""
-    terminal.expect(pexpect.EOF)
-    said = terminal.before or ""
-    terminal.close()
-    return terminal.exitstatus, said
-
 
 def test_terminate_asks_three_times(msgd: Daemon, terminal: Terminal) -> None:
     at = terminal("terminate", "-p", msgd.port)
@@ -604,9 +548,10 @@ def test_a_conversation_with_a_server_that_goes(terminal: Terminal) -> None:
             at.expect("msgd> ")
             at.sendline(line)
             at.expect(answer)
-        status, said = ends(at)
-    assert status == 69
-    assert said.endswith(": the last line is not confirmed\r\n")
+        at.expect(": the last line is not confirmed\r\n")
+        at.expect("msgd> ")
+        at.sendcontrol("d")
+        assert ends(at)[0] == 69
 
 
 @pytest.mark.parametrize(
@@ -747,7 +692,10 @@ def test_progress_is_shown_on_a_terminal_only(
     at.expect(r"\[#* *\] +\d+%  [\d,]+ messages  [\d,]+/s  \d+:\d\d left")
     status, said = ends(at)
     assert status == 0
-    assert said.endswith("\r\x1b[Kmsgctl: 100001 confirmed, 0 refused, 0 not known\r\n")
+    assert said.endswith("\r\x1b[K")
+    at = terminal("send", "-p", msgd.port, "-f", lines)
+    at.expect(" messages ")
+    assert ends(at)[1].endswith("msgctl: 100001 confirmed, 0 refused, 0 not known\r\n")
     assert "left" not in msgctl("send", "-p", msgd.port, "-f", lines).stderr
 
 

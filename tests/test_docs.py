@@ -19,7 +19,7 @@ import pytest
 from msgd import daemon
 from msgd.config import values as kinds
 from msgd.config.options import OPTIONS
-from msgd.ctl import manners
+from msgd.ctl import exits
 from msgd.ctl.commands import msgctl
 from msgd.password import hash_password
 from msgd.wire import headers
@@ -119,7 +119,7 @@ def test_every_verb_of_msgctl() -> None:
 
 def test_every_exit_status() -> None:
     mine = {daemon.OK, daemon.FAILED, daemon.USAGE, daemon.BAD_CONFIG}
-    theirs = {value for name, value in vars(manners).items() if name.isupper()}
+    theirs = {value for name, value in vars(exits).items() if name.isupper()}
     for name, known in ("msgd.8", mine), ("msgctl.1", theirs):
         assert set(map(int, items(part(page(name), ".Sh EXIT STATUS")))) == known
 

@@ -137,6 +137,14 @@ class Client:
         """Close the connection; the server goes on. May be called twice."""
         self._socket.close()
 
+    def closed_by_server(self) -> bool:
+        """Whether the server has closed the connection, or it broke, while nothing was due."""
+        if self._socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
     @property
     def address(self) -> str:
         """Where this client wants to connect: ``host:port``, ``[host]:port`` for IPv6."""

@@ -1,10 +1,15 @@
-"""msgctl, the command: its verbs are in commands.py."""
+"""msgctl, the command: a verb a file (ping, send, terminate), and what they share.
+
+A message comes in as text, lines or files (sources), goes to msgd.client, and comes out as an echo
+(printer). Nothing here knows the wire: what a program could want too belongs into the library.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from msgd.ctl.manners import INTERRUPTED, complain, open_standard_streams
+from msgd.ctl.exits import interrupted
+from msgd.ctl.streams import open_standard_streams
 
 
 def main() -> None:
@@ -14,7 +19,6 @@ def main() -> None:
         from msgd.ctl.commands import run  # takes most of the time until Ctrl-C is expected
 
         status = run()
-    except KeyboardInterrupt:
-        complain("interrupted")
-        status = INTERRUPTED
+    except KeyboardInterrupt as error:
+        status = interrupted(error)
     sys.exit(status)

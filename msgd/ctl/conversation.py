@@ -3,113 +3,145 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
-from msgd.client.client import Client, ConnectionLost, Refused
-from msgd.ctl.manners import INTERRUPTED, OK, REFUSED, complain
-from msgd.ctl.terminating import ask, offer
-from msgd.wire.text import escape, typed
-
-_HISTORY_LINES = 1000
+from msgd.client import Client, ConnectionLost, MsgdError, Refused
+from msgd.ctl.exits import INTERRUPTED, OK, REFUSED, UNAVAILABLE, Ended, why_ended
+from msgd.ctl.history import History
+from msgd.ctl.retry import Retry
+from msgd.ctl.settings import Server
+from msgd.ctl.streams import complain, harmless, say, whole_text
+from msgd.ctl.terminate import ask_password, offer
+from msgd.wire.text import typed
 
 
 class Conversation:
     """One run of it; `run` returns the exit status."""
 
-    def __init__(self, client: Client, quiet: bool) -> None:
-        self._client = client
+    def __init__(self, where: Server, retry: Retry, quiet: bool) -> None:
+        self._server = where
+        self._retry = retry
         self._quiet = quiet
         self._status = OK
-        self._prompt = _coloured("msgd> ", "1;36", in_prompt=True)
+        self._client: Client | None = None
 
     def run(self) -> int:
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        print(
-            f"Connected to {self._client.address}. Each line is a message;"
-            " Ctrl-D leaves, terminate stops the server.",
-            flush=True,  # input() would overlook that nobody reads it
-        )
-        with _History(), self._client:
+        self._client = self._retry.connected(self._server.connect)
+        with _echoes_apart() as self._echoes, History():
+            say(
+                f"Connected to {self._client.address}. Each line is a message;"
+                " Ctrl-D leaves, terminate stops the server."
+            )
+            prompt = _coloured("msgd> ", "1;36", sys.stdout, in_prompt=True)
             try:
-                while self._turn(input(self._prompt)):
+                while self._turn(input(prompt)):
                     pass
+            except Ended as ended:
+                self._status = why_ended(ended)[1]
             except (EOFError, KeyboardInterrupt):
-                print()
+                say("")
+        self._hang_up()
         return self._status
 
     def _turn(self, line: str) -> bool:
         """One line; false when it was the last."""
-        if line == "terminate":
-            return self._terminate()
-        self._send(typed(line))
+        try:
+            if line == "terminate":
+                return self._terminate()
+            if line:  # Enter alone is no message
+                self._send(typed(line))
+        except Refused as refused:
+            self._status = REFUSED
+            complain(f"refused: {refused.reason}")
         return True
 
     def _send(self, text: bytes) -> None:
         try:
-            archived = escape(self._client.send(text).encode("utf-8", "backslashreplace")).decode()
-        except Refused as refused:
-            self._refused(refused)
-        except ConnectionLost as lost:
-            raise ConnectionLost(f"{lost}: the last line is not confirmed") from None
+            archived = harmless_lines(self._connected().send(text))
+        except Refused:
+            raise
+        except MsgdError as error:
+            self._hang_up()
+            self._status = UNAVAILABLE
+            fate = "is not confirmed" if isinstance(error, ConnectionLost) else "was not sent"
+            complain(f"{error}: the last line {fate}")
         except KeyboardInterrupt:
             self._status = INTERRUPTED
             complain("interrupted: the last line is not confirmed")
             raise
         else:
             if not self._quiet:
-                print(_coloured(archived, "32"), flush=True)
+                print(_coloured(archived, "32", self._echoes), file=self._echoes)
 
     def _terminate(self) -> bool:
         try:
-            return not offer(self._client, ask())
+            return not offer(self._connected(), ask_password())
         except EOFError:
-            print("No password: the server goes on.")
-        except Refused as refused:
-            self._refused(refused)
+            say("No password: the server goes on.")
+        except Refused:
+            raise
+        except MsgdError as error:
+            self._hang_up()
+            self._status = UNAVAILABLE
+            complain(f"{error}: it is not known whether the server stops")
         return True
 
-    def _refused(self, refused: Refused) -> None:
-        self._status = REFUSED
-        complain(f"refused: {refused.reason}")
+    def _connected(self) -> Client:
+        """The connection, or a new one where it has broken since the last line."""
+        if self._client is None or self._client.closed_by_server():
+            self._hang_up()
+            self._client = self._server.connect()
+            complain(f"connected again to {self._client.address}")
+        return self._client
+
+    def _hang_up(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
 
-class _History:
-    """Editing and history by readline(3), kept for the next conversation."""
-
-    def __enter__(self) -> None:
-        import readline
-
-        from msgd.config.options import state_directory
-
-        self._readline = readline
-        # In the locale C it would take the bytes of UTF-8 for keys pressed together with Meta.
-        for setting in ("input-meta on", "output-meta on", "convert-meta off"):
-            readline.parse_and_bind(f"set {setting}")
-        directory = state_directory("msgctl")
-        self._file = Path(directory, "history") if directory else None
-        try:
-            if self._file:
-                readline.read_history_file(self._file)
-        except OSError:
-            readline.clear_history()
-        readline.set_history_length(_HISTORY_LINES)
-
-    def __exit__(self, *error: object) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.touch(mode=0o600)
-            self._readline.write_history_file(self._file)
-        except OSError as failure:
-            complain(f"the history is not kept: {self._file}: {failure.strerror}")
+def harmless_lines(text: str) -> str:
+    """An echo for a terminal; whatever it is that listens there."""
+    return "\n".join(map(harmless, text.split("\n")))
 
 
-def _coloured(text: str, code: str, in_prompt: bool = False) -> str:
+@contextmanager
+def _echoes_apart() -> Iterator[TextIO]:
+    """Where echoes go. While standard output is none, the terminal takes its place.
+
+    So prompts, which readline writes to descriptor 1, never stand in a redirected output.
+    """
+    if sys.stdout.isatty():
+        yield sys.stdout
+        return
+    _check_readers(1)
+    echoes = os.dup(1)
+    terminal = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY)
+    os.dup2(terminal, 1)
+    os.close(terminal)
+    try:
+        yield whole_text(echoes, sys.stdout.encoding)
+    finally:
+        os.dup2(echoes, 1)
+        os.close(echoes)
+
+
+def _check_readers(descriptor: int) -> None:
+    """Raises BrokenPipeError where nobody reads this pipe, before anything is typed for it."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    if any(found & select.POLLERR for _, found in poll.poll(0)):
+        raise BrokenPipeError
+
+
+def _coloured(text: str, code: str, stream: TextIO, in_prompt: bool = False) -> str:
     """With colour at a terminal, unless NO_COLOR says otherwise (no-color.org)."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     begin, end = f"\x1b[{code}m", "\x1b[0m"
     if in_prompt:  # readline has to know what takes no room on the line

@@ -9,9 +9,10 @@ from operator import itemgetter
 
 from msgd.client.client import receipts
 from msgd.client.inflight import Answer
-from msgd.ctl.lines import Files, Text
-from msgd.ctl.manners import BROKEN_PIPE, REFUSED, complain, discard_output
-from msgd.ctl.progress import NoProgress, Progress
+from msgd.ctl.exits import BROKEN_PIPE, REFUSED
+from msgd.ctl.progress import NoProgress, progress
+from msgd.ctl.sources import Files, Text
+from msgd.ctl.streams import complain, discard_output, say_bytes
 from msgd.wire.text import escape
 
 _TEXT = itemgetter(slice(5, None))  # of a line: what is behind MESG or MORE and the space
@@ -26,40 +27,57 @@ class Printer:
         self._source = source
         self._quiet = quiet
         self._json = as_json
-        self._to_terminal = sys.stdout.isatty()
-        total = source.total_bytes() if sys.stderr.isatty() else None
-        self._progress = Progress(total) if total else NoProgress()
+        self._progress = progress(source.total_bytes)
+        # An echo has to begin on a line of its own, where the progress is shown as well.
+        self._over_progress = NoProgress() if not sys.stdout.isatty() else self._progress
+        source.on_unsent = self._unsent
 
     def show(self, answer: Answer, bytes_done: int) -> None:
-        self._progress.hide()
         if answer.refusal is not None:
             self._complain_of(answer)
         if not self._quiet:
+            self._over_progress.hide()
             self._print(self._json_lines(answer) if self._json else self._texts(answer))
         self._progress.show(bytes_done, answer.first + answer.messages - 1)
 
-    def finish(self, confirmed: int, refused: int, unknown: int) -> None:
+    def finish(self, confirmed: int, refused: int, unknown: int, well: bool) -> None:
         """The last line, where there was more than one message or not all went well."""
         self._progress.hide()
         if self._json:
-            self._print(
-                _json_line({"confirmed": confirmed, "refused": refused, "unknown": unknown})
-            )
-        elif isinstance(self._source, Files) and (confirmed != 1 or refused or unknown):
+            self._print_counts(confirmed, refused, unknown)
+            return
+        well = well and not (refused or unknown)
+        if isinstance(self._source, Files) and not (well and (self._quiet or confirmed == 1)):
             complain(f"{confirmed} confirmed, {refused} refused, {unknown} not known")
+
+    def broken_off(self, confirmed: int, refused: int, unknown: int) -> None:
+        """The end came early: only the line for people is not said here."""
+        self._progress.hide()
+        if self._json:
+            self._print_counts(confirmed, refused, unknown)
 
     def hide(self) -> None:
         """Leave the line on the terminal to somebody else."""
         self._progress.hide()
 
+    def _print_counts(self, confirmed: int, refused: int, unknown: int) -> None:
+        self._print(_json_line({"confirmed": confirmed, "refused": refused, "unknown": unknown}))
+
     def _complain_of(self, answer: Answer) -> None:
+        self._progress.hide()
         places = self._source.places(answer.first, answer.first + answer.messages - 1)
         complain(f"{places}: refused: {answer.refusal}")
 
+    def _unsent(self, place: str, position: dict[str, object], reason: str) -> None:
+        """The source has found a message that cannot be sent."""
+        self._progress.hide()
+        complain(f"{place}: not sent: {reason}")
+        if self._json and not self._quiet:
+            self._print(_json_line({**position, "status": "refused", "reason": reason}))
+
     def _texts(self, answer: Answer) -> bytes:
         # msgd sends no control characters, but what is it that listens there?
-        echo = escape(answer.echo) if self._to_terminal else answer.echo
-        return b"".join(map(_TEXT, BytesIO(echo)))
+        return b"".join(map(_TEXT, BytesIO(escape(answer.echo))))
 
     def _json_lines(self, answer: Answer) -> bytes:
         return b"".join(map(_json_line, self._objects(answer)))
@@ -77,8 +95,7 @@ class Printer:
         if self.closed:
             return
         try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            say_bytes(data)
         except BrokenPipeError:
             self._close("was closed", BROKEN_PIPE)
         except OSError as error:
@@ -90,6 +107,6 @@ class Printer:
 
 
 def _json_line(fields: dict[str, object]) -> bytes:
-    import json
+    import json  # takes as long as the rest of a short run
 
     return json.dumps(fields).encode() + b"\n"

@@ -1,10 +1,17 @@
-"""The progress line of `msgctl send --file`, at the foot of a terminal."""
+"""The progress line of `msgctl send --file`, at the foot of a terminal.
+
+It is only shown: nothing that goes wrong with it, and no terminal however slow, holds up the
+sending.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from time import monotonic
+
+from msgd.ctl.streams import wait_for_room
 
 _EVERY_SECONDS = 0.1
 _CELLS = 20
@@ -19,35 +26,59 @@ class NoProgress:
     def hide(self) -> None: ...
 
 
+def progress(total_bytes: Callable[[], int | None]) -> NoProgress:
+    """A bar for so many bytes, where standard error is a terminal that can show one."""
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb"):
+        return NoProgress()
+    try:
+        total = total_bytes()
+    except OSError:  # who reads the file will say so
+        total = None
+    return Progress(total) if total else NoProgress()
+
+
 class Progress(NoProgress):
     """A bar, the messages answered, their rate, and the time that is left."""
 
     def __init__(self, bytes_total: int) -> None:
         self._total = bytes_total
+        self._terminal = sys.stderr.fileno()
         self._begin = monotonic()
-        self._line = ""
-        self._drawn_at = 0.0
+        self._next = 0.0  # when it may be drawn again
         self._visible = False
 
     def show(self, bytes_done: int, messages: int) -> None:
         now = monotonic()
-        if now - self._drawn_at >= _EVERY_SECONDS:
-            self._drawn_at = now
-            done = min(bytes_done / self._total, 1.0)
-            self._line = _line(done, messages, now - self._begin)
-        elif self._visible:
+        if now < self._next or not self._is_ours():
             return
+        self._next = now + _EVERY_SECONDS
+        done = min(bytes_done / self._total, 1.0)
         self._visible = True
-        self._write(_ERASE + self._line[: os.get_terminal_size(sys.stderr.fileno()).columns - 1])
+        self._write(_ERASE + _line(done, messages, now - self._begin)[: self._columns() - 1])
 
     def hide(self) -> None:
         if self._visible:
             self._visible = False
             self._write(_ERASE)
 
+    def _is_ours(self) -> bool:
+        """Whether the terminal takes something now, and from us: not while in the background."""
+        try:
+            return os.tcgetpgrp(self._terminal) == os.getpgrp() and wait_for_room(self._terminal, 0)
+        except OSError:
+            return False
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._terminal).columns or 80
+        except OSError:
+            return 80
+
     def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        try:
+            os.write(self._terminal, text.encode())
+        except OSError:
+            self._next = float("inf")  # the terminal is gone
 
 
 def _line(done: float, messages: int, seconds: float) -> str:

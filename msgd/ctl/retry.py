@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic, sleep
 
-from msgd.client.client import Client, MsgdError
+from msgd.client import Client, MsgdError
 from msgd.client.errors import SessionError
-from msgd.ctl.manners import complain
+from msgd.ctl.exits import seconds
+from msgd.ctl.streams import complain
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds
 
@@ -21,8 +22,15 @@ class Retry:
 
     def progress(self) -> None:
         """Something was answered: the next error begins another outage."""
-        self._deadline = 0.0
+        self.settled()
         self._pause = _FIRST_PAUSE
+
+    def settled(self) -> None:
+        """There is a connection, and nothing is due: that is no outage, however often it breaks.
+
+        The pauses stay as long as they have become: the server may close each one at once.
+        """
+        self._deadline = 0.0
 
     def connected(self, connect: Callable[[], Client]) -> Client:
         """A connection; raises the last error when there is no time for another attempt."""
@@ -38,7 +46,7 @@ class Retry:
             raise error
         if self._seconds and not self._deadline:
             self._deadline = monotonic() + self._seconds
-            complain(f"{error}; trying again for {self._seconds:g} seconds")
+            complain(f"{error}; trying again for {seconds(self._seconds)}")
         left = self._deadline - monotonic()
         if left <= 0:
             raise error

@@ -36,13 +36,13 @@ _msgctl() {
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
             return
             ;;
-        -p | --port | --timeout | -c | --count | -i | --interval | --retry) return ;;
+        -p | --port | --timeout | -c | --count | -i | --interval | -w | --deadline | --retry) return ;;
     esac
 
     local words=''
     case $verb in
         '') words="ping send terminate $common -V --version" ;;
-        ping) words="-c --count -i --interval --retry --json $common" ;;
+        ping) words="-c --count -i --interval -w --deadline --retry --json $common" ;;
         send) words="-f --file --whole -q --quiet --retry --json $common" ;;
         terminate) words="--password-stdin $common" ;;
     esac

@@ -16,6 +16,7 @@ complete -c msgctl -s h -l help -d 'Show help'
 
 set -l ping '__fish_seen_subcommand_from ping'
 complete -c msgctl -n $ping -s c -l count -x -d 'Stop after so many answers'
+complete -c msgctl -n $ping -s w -l deadline -x -d 'Stop after so many seconds'
 complete -c msgctl -n $ping -s i -l interval -x -d 'Seconds between two'
 
 set -l send '__fish_seen_subcommand_from send'

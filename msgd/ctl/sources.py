@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from msgd.client.client import BLOCK_BYTES
 from msgd.client.inflight import Block
-from msgd.ctl.manners import complain
 from msgd.wire.headers import MESG, encode_message
 
 # A text longer than this is refused here, not by the server: memory has to end somewhere, and a
@@ -29,11 +28,18 @@ class _Segment(NamedTuple):
     lines: int  # of the same file, before
 
 
+Unsent = Callable[[str, dict[str, object], str], None]
+
+
+def _say_nothing(place: str, position: dict[str, object], reason: str) -> None: ...
+
+
 class Text:
     """One message, from the command line."""
 
     refused = 0
     failure = None
+    on_unsent: Unsent = staticmethod(_say_nothing)
 
     def __init__(self, text: bytes) -> None:
         self.ended = False
@@ -61,6 +67,9 @@ class Text:
     def places(self, first: int, last: int) -> str:
         return self.place(first)
 
+    def exhausted(self) -> bool:
+        return self.ended
+
 
 class Files:
     """Files one after the other: each line a message, or each file one (`whole`).
@@ -72,6 +81,7 @@ class Files:
     def __init__(self, names: Sequence[str], whole: bool = False) -> None:
         self.ended = False
         self.failure: OSError | None = None
+        self.on_unsent: Unsent = _say_nothing  # told of what is too long, with place and reason
         self._bytes_read = 0
         self._names = names
         self._whole = whole
@@ -140,9 +150,19 @@ class Files:
         begin, end = self.place(first), self.place(last)
         return begin if first == last else f"{begin} to {end}"
 
+    def exhausted(self) -> bool:
+        """Whether nothing is left to be read, as far as one can tell without waiting."""
+        if self._tail or self._skipping:
+            return False
+        if self._file < 0 or not self._regular:
+            return self.failure is None and self._opened == len(self._names) and self._file < 0
+        ahead = os.fstat(self._file).st_size - os.lseek(self._file, 0, os.SEEK_CUR)
+        return ahead <= 0 and self._opened == len(self._names)
+
     def _open_next(self) -> None:
         if self._file > 0:
             os.close(self._file)
+        self._file = -1
         if self._opened == len(self._names):
             self.ended = True
             return
@@ -195,7 +215,9 @@ class Files:
 
     def _refuse(self) -> None:
         """The line that is too long ends here: the numbers of messages go on without it."""
-        complain(f"{self.place(self._messages + 1)}: not sent: longer than {LONGEST_TEXT} bytes")
+        number = self._messages + 1
+        reason = f"longer than {LONGEST_TEXT} bytes"
+        self.on_unsent(self.place(number), self.position(number), reason)
         self.refused += 1
         self._skipping = False
         name, messages, lines = self._segments[-1]

@@ -1,0 +1,88 @@
+"""How msgctl ends: its exit statuses, and the one place that makes them of errors."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from msgd.ctl.streams import complain, discard_output
+
+# 69 and 77 are EX_UNAVAILABLE and EX_NOPERM of sysexits(3). What a signal ends counts as 128
+# and the signal's number, as in a shell.
+OK, REFUSED, USAGE, UNAVAILABLE, NO_PERMISSION = 0, 1, 2, 69, 77
+INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: the work ends as with Ctrl-C, and says how far it came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def end_like_interrupts() -> None:
+    """From here on SIGTERM and SIGHUP are `Ended`, unless they were ignored (as by nohup)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
+    raise Ended(number)
+
+
+def why_ended(error: KeyboardInterrupt) -> tuple[str, int]:
+    """The word for people, and the exit status."""
+    if isinstance(error, Ended):
+        return f"ended by {signal.Signals(error.number).name}", 128 + error.number
+    return "interrupted", INTERRUPTED
+
+
+def interrupted(error: KeyboardInterrupt) -> int:
+    """Say it; the exit status."""
+    why, status = why_ended(error)
+    complain(why)
+    return status
+
+
+def words(error: OSError) -> str:
+    """The error and its file, where it has one, for one line."""
+    return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
+
+
+def unless_closed(verb: Callable[[], int]) -> int:
+    """Run the verb; where nobody reads standard output any more, say so and end."""
+    try:
+        return verb()
+    except BrokenPipeError:
+        discard_output()
+        complain("standard output was closed")
+        return BROKEN_PIPE
+
+
+def of_error(error: Exception) -> int:
+    """Say what went wrong, in one line; the exit status. Raises the error where it is a bug."""
+    from msgd.client import MsgdError, Refused
+
+    match error:
+        case Refused():
+            status = REFUSED
+        case MsgdError():
+            status = UNAVAILABLE
+        case OSError():
+            complain(words(error))
+            return REFUSED
+        case MemoryError():
+            complain("not enough memory")
+            return REFUSED
+        case _:
+            raise error
+    complain(str(error))
+    return status
+
+
+def seconds(number: float) -> str:
+    """A time for people."""
+    return f"{number:g} second" if number == 1 else f"{number:g} seconds"

@@ -1,0 +1,71 @@
+"""The options that verbs share, as they stand on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isnan
+from typing import Any, TypeVar
+
+import click
+
+LONGEST = 1e6  # seconds; what does not fit poll(2)'s 31 bits of milliseconds overflows
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; click would take "nan", which is in no range and out of none."""
+
+    def __init__(self, *, above_zero: bool = False) -> None:
+        super().__init__(0, LONGEST, min_open=above_zero)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if isnan(seconds):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return seconds
+
+
+def _note(context: click.Context, option: click.Parameter, value: object) -> None:
+    """Keep what the command line says of a common option; its last word counts."""
+    given = context.ensure_object(dict)
+    if value is not None:
+        given[option.name] = value
+
+
+def _option(*names: str, **more: Any) -> Callable[[Verb], Verb]:
+    return click.option(*names, default=None, expose_value=False, callback=_note, **more)
+
+
+# What else may give their values, and their defaults, is in settings.
+_COMMON = (
+    _option(
+        "-H", "--host", metavar="HOST",
+        help="The server: name, address, either with :PORT, or the path of a socket; several"
+        " with commas are tried in turn.  [MSGCTL_HOST; default: 127.0.0.1]",
+    ),
+    _option(
+        "-p", "--port", type=click.IntRange(1, 65535), metavar="PORT",
+        help="Its port.  [MSGCTL_PORT; default: the one in /etc/msgd.yaml, or 6743]",
+    ),
+    _option(
+        "--timeout", type=Seconds(above_zero=True), metavar="SECONDS",
+        help="How long to wait for a server that makes no progress.  [default: 10]",
+    ),
+)  # fmt: skip
+
+
+def common(verb: Verb) -> Verb:
+    """The options that stand before the subcommand as well as behind it."""
+    for option in reversed(_COMMON):
+        verb = option(verb)
+    return verb
+
+
+retry_option = click.option(
+    "--retry", type=Seconds(), default=0.0, metavar="SECONDS",
+    help="When there is no connection, keep trying for so long.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
