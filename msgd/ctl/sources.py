@@ -9,15 +9,13 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
+from msgd.client import blocks
 from msgd.client.client import BLOCK_BYTES
 from msgd.client.inflight import Block
-from msgd.wire.headers import MESG, encode_message
 
 # A text longer than this is refused here, not by the server: memory has to end somewhere, and a
 # line cut off would be another message.
 LONGEST_TEXT = 16 << 20
-
-_HEADER = MESG + b" "
 
 
 class _Segment(NamedTuple):
@@ -53,7 +51,7 @@ class Text:
 
     def read(self) -> Block:
         self.ended = True
-        return _message(self._text)
+        return blocks.of_text(self._text)
 
     def bytes_of(self, messages: int) -> int:
         return 0
@@ -111,7 +109,7 @@ class Files:
             data = os.read(self._file, BLOCK_BYTES)
         except OSError as error:
             self._fail(error, self._segments[-1].name)
-            return _lines(b"")
+            return blocks.of_lines(b"")
         self._bytes_read += len(data)
         block = self._take(data) if data else self._end_file()
         self._messages += block.messages
@@ -194,17 +192,17 @@ class Files:
         if len(self._tail) > LONGEST_TEXT:
             self._tail.clear()
             self._skipping = True
-        return _lines(lines)
+        return blocks.of_lines(lines)
 
     def _end_file(self) -> Block:
         if self._skipping:
             self._refuse()
-            return _lines(b"")
+            return blocks.of_lines(b"")
         tail = bytes(self._tail)
         self._tail.clear()
         if self._whole:
-            return _message(tail)
-        return _lines(tail + b"\n" if tail else b"")
+            return blocks.of_text(tail)
+        return blocks.of_lines(tail + b"\n" if tail else b"")
 
     def _skip(self, data: bytes) -> bytes:
         """What comes behind the line that is too long."""
@@ -223,16 +221,3 @@ class Files:
         name, messages, lines = self._segments[-1]
         lines += self._messages - messages + 1
         self._segments.append(_Segment(name, self._messages, lines))
-
-
-def _lines(lines: bytes) -> Block:
-    """Each of these whole lines as a message."""
-    if b"\r" in lines:
-        lines = lines.replace(b"\r\n", b"\n")
-    wire = _HEADER + lines[:-1].replace(b"\n", b"\n" + _HEADER) + b"\n" if lines else b""
-    return Block(wire, lines.count(b"\n"))
-
-
-def _message(text: bytes) -> Block:
-    """A text as one message. The line feed that ends its last line is no part of it."""
-    return Block(encode_message(text.replace(b"\r\n", b"\n").removesuffix(b"\n")), 1)
