@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import signal
 import socket
 import stat
@@ -62,10 +63,10 @@ def test_version() -> None:
 def test_help_names_every_option() -> None:
     status, out, errors = call("--help")
     assert (status, errors) == (0, "")
-    for option in (
-        "-c FILE, --config FILE",
-        "-p N, --port N",
-        "-d DIR, --log-directory DIR",
+    for option in (  # Python 3.13 and newer write the argument once
+        "-c( FILE)?, --config FILE",
+        "-p( N)?, --port N",
+        "-d( DIR)?, --log-directory DIR",
         "--check",
         "--daemonize",
         "--pidfile FILE",
@@ -73,7 +74,7 @@ def test_help_names_every_option() -> None:
         "--version",
         "hash-password",
     ):
-        assert option in out
+        assert re.search(option, out), option
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ def test_exit_delivers_what_is_left(msgd: Daemon) -> None:
 def test_a_forked_child_delivers_its_own(msgd: Daemon) -> None:
     done = run(
         "log.warning('parent'); handler.flush(); log.warning('parent again')\n"
+        # Since Python 3.12 a fork beside threads warns; the program may do it all the same.
+        "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
         "pid = os.fork()\n"
         "log.warning('after the fork in %s', 'parent' if pid else 'child')\n"
         "if pid: os.waitpid(pid, 0)",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgd
 
-PROGRAM = str(Path(msgd.__file__).with_name("retention.py"))
+PROGRAM = str(Path(msgd.__file__).with_name("archive") / "retention.py")
 TODAY = "2026-03-10"
 
 

@@ -8,6 +8,17 @@ import re
 from .machine import Machine, wait_for
 
 UNIT = "msgd.service"
+
+# A second machine, as far as the network goes: a network namespace "peer" at the end of a cable.
+PEER = """
+ip netns add peer
+ip link add toward-peer type veth peer name toward-msgd netns peer
+ip address add 10.9.9.1/24 dev toward-peer
+ip link set toward-peer up
+ip -n peer address add 10.9.9.2/24 dev toward-msgd
+ip -n peer link set toward-msgd up
+"""
+
 RECORD = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d) (?P<origin>\S+:\d+) (?P<text>.*)"
 )

@@ -90,6 +90,24 @@ def test_upgrade_keeps_an_edited_configuration_and_restarts(
     assert server.texts() == ["before", "after"]
 
 
+def test_upgrade_leaves_an_active_socket_open(
+    machine: Machine, package: Path, tmp_path: Path
+) -> None:
+    """The same socket listens before and after: its inode number is the same."""
+    install(machine, older(package, tmp_path))
+    server = Server(machine)
+    machine.shell(f"systemctl stop {UNIT}; systemctl enable --now msgd.socket")
+    server.send("before")
+    listening = "ss --listening --tcp --extended --no-header sport = 6743 | grep -o 'ino:[0-9]*'"
+    before, pid = machine.shell(listening), server.pid
+    install(machine, package)
+    assert server.is_active("msgd.socket")
+    assert machine.shell(listening) == before
+    assert server.send("after") == "after"
+    assert server.pid not in (0, pid)
+    assert server.texts() == ["before", "after"]
+
+
 def test_upgrade_replaces_an_untouched_configuration(
     machine: Machine, package: Path, tmp_path: Path
 ) -> None:

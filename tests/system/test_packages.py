@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -50,14 +51,23 @@ def test_lintian_finds_nothing(build: Path) -> None:
 
 
 def test_two_builds_give_the_same_bytes(package: Path, tmp_path: Path) -> None:
-    output(SOURCE / "packaging/build-deb", tmp_path)
+    told = output(SOURCE / "packaging/build-deb", tmp_path).splitlines()[-1]
     assert (tmp_path / package.name).read_bytes() == package.read_bytes()
+    assert told == f"{hashlib.sha256(package.read_bytes()).hexdigest()}  {package.name}"
 
 
 def test_everything_is_in_its_place(package: Path) -> None:
     listed = output("dpkg-deb", "--contents", package)
     paths = {line.split(" ./", 1)[1] for line in listed.splitlines()}
     assert [path for path in CONTENTS if path[1:] not in paths] == []
+
+
+def test_no_other_user_reads_the_configuration_at_any_moment(package: Path) -> None:
+    """It has its mode when dpkg unpacks it, before anything else has run."""
+    listed = output("dpkg-deb", "--contents", package)
+    assert [line[:10] for line in listed.splitlines() if line.endswith(" ./etc/msgd.yaml")] == [
+        "-rw-r-----"
+    ]
 
 
 def test_it_depends_on_nothing_but_debian(package: Path) -> None:
@@ -77,6 +87,11 @@ def test_rpmbuild_builds_what_rpmlint_accepts(tmp_path: Path) -> None:
     assert " 0 errors" in found
     paths = output("rpm", "--query", "--list", "--package", package).splitlines()
     assert {"/etc/msgd.yaml", "/usr/bin/msgd", "/usr/bin/msgctl"} < set(paths)
+    needed = output("rpm", "--query", "--requires", "--package", package).split("\n")
+    assert {"shadow-utils", "systemd"} < set(needed)  # %pre calls useradd, %post systemctl
+    told = output(SOURCE / "packaging/build-rpm", tmp_path / "again").splitlines()[-1]
+    assert (tmp_path / "again" / package.name).read_bytes() == package.read_bytes()
+    assert told == f"{hashlib.sha256(package.read_bytes()).hexdigest()}  {package.name}"
 
 
 @pytest.fixture(scope="module")

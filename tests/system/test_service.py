@@ -9,16 +9,7 @@ import pexpect
 import pytest
 
 from .machine import wait_for
-from .server import UNIT, Server
-
-PEER = """
-ip netns add peer
-ip link add toward-peer type veth peer name toward-msgd netns peer
-ip address add 10.9.9.1/24 dev toward-peer
-ip link set toward-peer up
-ip -n peer address add 10.9.9.2/24 dev toward-msgd
-ip -n peer link set toward-msgd up
-"""
+from .server import PEER, UNIT, Server
 
 
 def test_start_returns_when_it_listens_and_not_before(server: Server) -> None:

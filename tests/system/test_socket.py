@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .machine import wait_for
-from .server import UNIT, Server
+from .server import PEER, UNIT, Server
 
 SOCKET = "msgd.socket"
 
@@ -72,6 +72,23 @@ def test_a_port_below_1024(server: Server) -> None:
     server.drop_in("[Socket]\nListenStream=\nListenStream=127.0.0.1:601\n", SOCKET)
     server.machine.run("systemctl", "start", SOCKET)
     assert server.machine.run("msgctl", "--port", "601", "send", "low").stdout == "low\n"
+
+
+def test_public_addresses_are_dropped_by_the_socket_too(server: Server) -> None:
+    """The lines of the service do not concern the sockets that it is handed."""
+    server.machine.run("systemctl", "stop", UNIT)
+    server.machine.shell(PEER.replace("10.9.9.", "203.0.113."))
+    server.drop_in("[Socket]\nListenStream=203.0.113.1:6743\n", SOCKET)
+    server.machine.run("systemctl", "start", SOCKET)
+    peer = ("ip", "netns", "exec", "peer", "msgctl", "--host", "203.0.113.1", "--timeout", "1")
+    assert server.machine.run(*peer, "send", "dropped", check=False).returncode == 69
+    assert server.send("from here") == "from here"
+    allow = "[Socket]\nListenStream=203.0.113.1:6743\nIPAddressAllow=203.0.113.0/24\n"
+    server.drop_in(allow, SOCKET)
+    server.machine.run("systemctl", "stop", SOCKET, UNIT)
+    server.machine.run("systemctl", "start", SOCKET)
+    assert server.machine.run(*peer, "send", "let in").stdout == "let in\n"
+    assert server.texts() == ["from here", "let in"]
 
 
 def test_terminate_takes_the_socket_along(activated: Server) -> None:
