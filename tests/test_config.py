@@ -28,7 +28,7 @@ ABOVE_ZERO = "must be a number above 0, at most 1000000, not "
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """None of the variables that the configuration looks at; root's default directory."""
-    for name in ("LOGS_DIRECTORY", "XDG_STATE_HOME", "CREDENTIALS_DIRECTORY"):
+    for name in ("LOGS_DIRECTORY", "RUNTIME_DIRECTORY", "XDG_STATE_HOME", "CREDENTIALS_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.geteuid", lambda: 0)
 
@@ -232,6 +232,25 @@ def test_default_log_directory(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert defaults(path).log_directory == directory
+
+
+@pytest.mark.parametrize(
+    ("given", "sockets"),
+    [
+        ("/run/msgd", ["/run/msgd/msgd.sock"]),
+        ("/run/msgd:/run/other", ["/run/msgd/msgd.sock"]),
+        ("", []),
+        ("run", []),
+    ],
+)
+def test_under_systemd_there_is_a_local_socket_by_default(
+    path: Path, monkeypatch: pytest.MonkeyPatch, given: str, sockets: list[str]
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", given)
+    config = defaults(path)
+    assert config.listen == ("127.0.0.1", "::1", *sockets)
+    assert config.listen_is_default
+    assert read(path, "listen: 127.0.0.1\n").listen == ("127.0.0.1",)
 
 
 # What is refused ---------------------------------------------------------------------------

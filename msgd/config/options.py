@@ -145,6 +145,15 @@ def default_log_directory() -> str:
     return own or "/var/log/msgd"
 
 
+def default_listen(fixed: tuple[str, ...]) -> tuple[str, ...]:
+    """The fixed addresses, and under systemd a socket for this machine's users.
+
+    systemd.exec(5) gives RuntimeDirectory= as a list with colons; the first is ours.
+    """
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return (*fixed, os.path.join(given, "msgd.sock")) if os.path.isabs(given) else fixed
+
+
 def state_directory(program: str) -> str | None:
     """Where a user's program keeps its state; None for a user without a home directory.
 
@@ -199,6 +208,8 @@ def _build(values: dict[str, Any]) -> Config:
         section, _, key = option.name.rpartition(".")
         sections[section][key] = values.get(option.name, option.default)
     top, tls = sections[""], sections["tls"]
+    if "listen" not in values:
+        top["listen"] = default_listen(top["listen"])
     top["log_directory"] = top["log_directory"] or default_log_directory()
     tls["key"] = tls["key"] or tls["certificate"]
     return Config(
