@@ -139,8 +139,8 @@ def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace
             from msgd.process.background import detach
 
             kept = server.filenos() + signals.filenos()
-            starter = detach(kept + ([pidfile.fd] if pidfile else []))
-            log.to_syslog(verbose=given.verbose)
+            kept += [pidfile.fd] if pidfile else []
+            starter = detach(kept, verbose=given.verbose)
         if pidfile:
             pidfile.write()
         if starter:

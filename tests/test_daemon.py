@@ -599,10 +599,13 @@ def test_without_syslog_lines_are_lost_and_come_again_later(tmp_path: Path) -> N
     try:
         log.to_syslog(path)
         logger.info("nobody reads this")
+        logger.info("nor this")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.settimeout(SECONDS)
             sock.bind(path)
             logger.info("now somebody does")
+            dropped = b": lines of this log that were dropped, as nobody read it: 2"
+            assert sock.recv(1000).endswith(dropped)
             assert sock.recv(1000).endswith(b": now somebody does")
     finally:
         _reset(logger)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +17,11 @@ from msgd.process import systemd
 from tests.conftest import PASSWORD_HASH, SECONDS, Client, Start, wait_for
 
 _CONFIG = f"password_hash: {PASSWORD_HASH}\n"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "_untold", {})
 
 
 @pytest.fixture
@@ -50,6 +56,41 @@ def test_notify_knows_abstract_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_notify_never_raises(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     systemd.notify("READY=1")
+
+
+def test_notify_does_not_wait_for_a_manager_that_does_not_read(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had no room for comes when it reads again: of each kind the latest."""
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with suppress(BlockingIOError):
+            while other.sendto(b"full", manager.getsockname()):
+                pass
+    for number in range(1000):
+        systemd.notify("RELOADING=1\nMONOTONIC_USEC=1")
+        systemd.notify("READY=1", f"STATUS={number}")
+    manager.setblocking(False)
+    with suppress(BlockingIOError):
+        while manager.recv(100) == b"full":
+            pass
+    systemd.notify()
+    assert manager.recv(100) == b"READY=1\nSTATUS=999"
+    systemd.notify()
+    with pytest.raises(BlockingIOError):
+        manager.recv(100)
+
+
+def test_a_manager_that_does_not_read_holds_up_neither_messages_nor_the_stop(
+    manager: socket.socket, start: Start
+) -> None:
+    env = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "3000"}
+    daemon = start(_CONFIG, env=env)
+    with daemon.line_client() as client:
+        for _ in range(1000):
+            assert client.ask(b"MESG hello\n") == b"MESG hello\n"
+    assert daemon.stop() == 0
 
 
 def test_notify_without_a_manager(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +304,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_descriptor_that_is_missing_is_refused(tmp_path: Path) -> None:
     with listener() as one:
         assert refused(tmp_path, [one], LISTEN_FDS="2") == (
-            "msgd: socket activation: descriptor 4: Bad file descriptor\n"
+            "msgd: socket activation: descriptor 4 is not a socket\n"  # but the log's
         )
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from msgd.errors import Fatal
+from msgd.process import log
 from msgd.process.signals import WATCHED, forget
 
 _DESCRIPTORS = 4096  # those that msgd may have inherited are below
@@ -56,8 +57,10 @@ def _import_daemon() -> tuple[Any, type[Exception]]:
     return DaemonContext, DaemonError
 
 
-def detach(keep: list[int]) -> Starter:
+def detach(keep: list[int], *, verbose: bool) -> Starter:
     """Go on in a process without terminal, with only these descriptors, in the directory /.
+
+    From here on what it says goes to syslog.
 
     The process that was started does not return: it exits with status 0 when the daemon
     releases it, or 1 when the daemon ends before. So whoever starts msgd can rely on the
@@ -74,6 +77,7 @@ def detach(keep: list[int]) -> Starter:
         os.close(writer)
         _exit_when_released(reader)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    log.to_syslog(verbose=verbose)
     context = DaemonContext(
         detach_process=True,  # as asked, even where the parent is init
         files_preserve=[*keep, writer],

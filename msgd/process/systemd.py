@@ -16,15 +16,29 @@ from msgd.errors import Fatal
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
 
 
+_untold: dict[str, str] = {}  # what the manager had no room for; of each kind the latest
+
+
 def notify(*assignments: str) -> None:
-    """Tell the service manager, such as ``READY=1``. Never raises: nobody may be listening."""
+    """Tell the service manager, such as ``READY=1``. Never raises: nobody may be listening.
+
+    Nor does it wait: what a manager that does not read has no room for goes out with the next
+    notification, and a call without arguments tries no more than that.
+    """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path[:1] not in ("/", "@"):
         return
+    for assignment in assignments:
+        kind = assignment.partition("=")[0]
+        _untold["" if kind in ("READY", "RELOADING", "STOPPING") else kind] = assignment
+    if not _untold:
+        return
     address = "\0" + path[1:] if path[0] == "@" else path
+    message = "\n".join(_untold.values()).encode("utf-8", "backslashreplace")
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.settimeout(1)  # a manager that hangs must not hang the daemon
-        manager.sendto("\n".join(assignments).encode("utf-8", "backslashreplace"), address)
+        manager.setblocking(False)
+        manager.sendto(message, address)
+        _untold.clear()
 
 
 def listen_sockets() -> list[socket.socket]:

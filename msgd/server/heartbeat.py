@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgd.process import systemd
+from msgd.process import log, systemd
 from msgd.server.timers import Alarm
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 10.0
@@ -38,7 +38,12 @@ class Status:
             self._alarm.at(due)
 
     def report(self, clients: int, trouble: str, now: float) -> None:
-        """Tell the manager, if there is news; and that the loop is alive, in any case."""
+        """Tell the manager, if there is news; and that the loop is alive, in any case.
+
+        And what neither the manager nor the log had room for before is tried again.
+        """
+        log.catch_up()
+        systemd.notify()
         text = f"{clients} clients; {self}" + (f"; {trouble}" if trouble else "")
         if text != self._said:
             systemd.notify(f"STATUS={text}")
