@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msgd.archive.final import Final, final_line, read_final
 from msgd.archive.reader import NotARecord, Record, read, read_days, records
 from msgd.archive.records import Form
-from msgd.archive.source import Day, Final, days, final_line, read_final
+from msgd.archive.source import Day, days
 
 STAMP = b"2026-11-23T02:51:07.123456+00:00"
 HEAD = STAMP + b" 127.0.0.1:40312"

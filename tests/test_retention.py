@@ -153,7 +153,7 @@ def test_a_compression_that_fails_is_reported_and_tried_again_the_next_day(
 ) -> None:
     clock = fake.FakeClock(tmp_path, "2026-03-02 12:00:00")
     folder = tmp_path / "small"
-    data = random.Random(3).randbytes(512 << 10)
+    data = random.Random(3).randbytes(512 << 10).replace(b"\0", b"\1")  # NULs are damage
     with mounts.tmpfs(folder / "archive", "768k"):
         day = folder / "archive" / "2026-03-01.log"
         day.write_bytes(data + b"\n")

@@ -2,6 +2,9 @@
 
 Records are appended to a batch; `Archive.commit` writes the batch with one write and, with
 ``sync: always``, one fdatasync. What commit has taken may be echoed, and nothing else.
+
+What is not needed for that never stops it: `current.log`, `.msgd.state` and `.msgd.final` are
+conveniences of others, and what goes wrong with them is a line of the log.
 """
 
 from __future__ import annotations
@@ -12,104 +15,163 @@ import os
 import time
 from contextlib import suppress
 
-from msgd.archive.dayfile import DayFile, explain
+from msgd.archive.dayfile import FULL, DayFile, explain
 from msgd.archive.days import is_day_file
+from msgd.archive.final import FinalFile
+from msgd.archive.links import CurrentLink
+from msgd.archive.recovery import listing, recover, tail_of
+from msgd.archive.sessions import Sessions
+from msgd.archive.state import State, StateFile
 from msgd.errors import Fatal
 from msgd.process.lockfile import Lock
 
 log = logging.getLogger("msgd")
 
-CURRENT = "current.log"
 DIRECTORY_MODE = 0o750
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_STATE_BYTES = 64 << 20  # that a start has to read at most, if it was killed
+_TRIES = 3  # to write to a file that others move away again and again
 
 
 class Archive:
     """The day files in one directory, of which one is open."""
 
-    def __init__(self, directory: str, sync: str) -> None:
+    def __init__(self, directory: str, sync: str, *, sessions: int = 10_000) -> None:
         """Lock the directory (an absolute path), which is made where missing; raises `Fatal`."""
         self.directory = directory
         self.sync = sync  # "always", "second" or "never"
         self.day = ""  # of the open file
         self.refusing = ""  # why records are refused; "" while they are not
+        self.sessions = Sessions(sessions)  # who calls notes what a commit has kept, before the
+        # next call of anything here: the state must not say less than the file that it speaks of
         self._works = True  # whether the last batch was taken
         self._refused_at = 0.0
         self._file: DayFile | None = None
         self._batch: list[bytes] = []
         self._unsynced = False
-        # One, given up while a directory is synced: clients may have taken every other descriptor.
-        self._spare = [_spare_descriptor()]
+        self._torn: set[str] = set()  # files whose end is not whole, as found at the start
+        self._states = StateFile(directory)
+        self._started = False
+        self._state_due, self._since = False, 0  # bytes written since the last state
+        self._listing: dict[str, int] = {}  # as it was when the file was opened
+        self._final = FinalFile(directory)
+        self._link = CurrentLink(directory)
         try:
             _make_directory(directory)
             self.lock = Lock(directory)
+            self._directory = _open_directory(directory)  # clients may take all descriptors
         except OSError as error:
             raise Fatal(explain(error, directory)) from error
 
     def start(self, day: str) -> None:
-        """Mend the newest file and open today's; raises `Fatal` unless it is a full disk.
+        """Find the sessions, mend the newest file and open today's; raises `Fatal` unless it is
+        a full disk.
 
-        A full disk passes by itself, and its messages are refused until then.
+        A full disk passes by itself, and its messages are refused for as long as it lasts.
         """
         try:
+            self._torn = recover(self.directory, self._states, self.sessions, self.sync)
             self._mend_newest(day)
             self._open(day)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise Fatal(explain(error, self._path(day))) from error
             self._refuse(error, day)
+        if self._file is not None:  # not in a thread: the process may fork yet, into a daemon
+            self._states.write(self._state(self._file))
+            self._state_due = False
+        self._started = True
 
     def _mend_newest(self, day: str) -> None:
-        """A crash on another day may have left a torn line at the end of its file.
+        """A crash on another day may have left a torn end in its file.
 
         That is where current.log leads to: the newest file, unless the clock was set back.
         """
         names = [name for name in os.listdir(self.directory) if is_day_file(name)]
-        last = {max(names, default=""), os.path.basename(self._current())}
+        last = {max(names, default=""), self._link.target(), *self._states.speaks}
         for name in last.intersection(names) - {f"{day}.log"}:
-            DayFile(os.path.join(self.directory, name)).close()
-
-    def _current(self) -> str:
-        """Where current.log leads to; nowhere if it is no symbolic link."""
-        try:
-            return os.readlink(os.path.join(self.directory, CURRENT))
-        except OSError:
-            return ""
+            path = os.path.join(self.directory, name)
+            try:
+                DayFile(path, torn=name in self._torn).close()
+                self._torn.discard(name)
+            except OSError as error:  # nothing is written there any more: no reason to stop
+                log.error("%s; its end is left as it is", explain(error, path))
 
     def filenos(self) -> list[int]:
         """The descriptors that it needs over a fork."""
         today = [self._file.fileno()] if self._file is not None else []
-        return [self.lock.fd, *today, *self._spare]
+        others = self.lock.fd, self._directory, self._final.fileno()
+        return [*today, *(fd for fd in others if fd >= 0)]
 
     def append(self, records: bytes) -> None:
         """Add an entry, one record or several, to the batch."""
         self._batch.append(records)
 
     def commit(self, day: str) -> int:
-        """Write the batch to the file of this day; the first so many entries are in it then.
+        """Write the batch to the file of this day; returns how many of its entries are kept.
 
-        With ``sync: always`` they are on stable storage. The others are not in the archive,
-        and no part of them is. Raises `Fatal`.
+        They are the first ones. With ``sync: always`` they are on stable storage. The others
+        are not in the archive, and no part of them is. Raises `Fatal`.
         """
         batch, self._batch = self._batch, []
         if not batch:
             return 0
+        self._save_state()
         try:
-            kept, error = self._opened(day).append(batch)
+            kept, error = self._keep(batch, day)
         except OSError as failure:
             kept, error = 0, failure
-        if kept:
-            self._unsynced = True
-            if self.sync == "always":
-                self.flush()
+        if kept and self._file is not None:
+            self._final.renew(self._file.end)
         if error is not None:
             self._refuse(error, day)
         else:
             self._works = True
         return kept
 
+    def _keep(self, batch: list[bytes], day: str) -> tuple[int, OSError | None]:
+        """Write to the file until it is still in its place afterwards: an echo for a record in
+        a file that was deleted or moved away would be a lie. Raises OSError, `Fatal`.
+        """
+        for _ in range(_TRIES):
+            file = self._opened(day)
+            before = file.end
+            kept, error = file.append(batch)
+            self._unsynced |= kept > 0
+            self._since += file.end - before
+            if kept and self.sync == "always":
+                self._sync_or_take_back(file, before)
+            if not kept or file.is_in_place():
+                return kept, error
+        return 0, OSError(errno.ENOENT, "is moved or deleted again and again", self._path(day))
+
+    def _sync_or_take_back(self, file: DayFile, before: int) -> None:
+        """A disk that turns out to be full only now has kept nothing of this batch.
+
+        What was kept before is on stable storage. The next batch begins on a descriptor that
+        knows nothing of this failure. Raises OSError then, `Fatal` for any other failure.
+        """
+        try:
+            self._sync()
+        except OSError:
+            file.take_back(before)
+            self._forget_file()
+            raise
+
     def flush(self) -> None:
-        """Put all records on stable storage; raises `Fatal`."""
+        """Put all records on stable storage; raises `Fatal`.
+
+        Where the disk turns out to be full only now, what was echoed stays in the file, and
+        only its being on stable storage is in doubt: the log says so.
+        """
+        try:
+            self._sync()
+        except OSError as error:
+            log.error("%s; what was echoed lately may not outlast a power failure",
+                      explain(error, self._path(self.day)))  # fmt: skip
+            self._forget_file()
+        self._save_state()
+
+    def _sync(self) -> None:
         if self._unsynced and self._file is not None:
             self._file.sync()
         self._unsynced = False
@@ -122,6 +184,10 @@ class Archive:
             self._works |= closed  # where writing has failed, only a write shows that it works
         except OSError as error:
             self._refuse(error, day)
+        if self._file is not None:
+            self._link.point(self.day)
+            self._final.check(self.day, self._file.end)
+        self._save_state()
 
     def reopen(self, day: str) -> None:
         """Close and open the file, as SIGHUP asks."""
@@ -132,15 +198,21 @@ class Archive:
 
     def close(self) -> None:
         """Flush (unless ``sync: never``), close, and release the directory; raises `Fatal`."""
+        if self.sync != "never":
+            self.flush()
+        self._states.wait()
+        if self._file is not None:
+            self._states.write(self._state(self._file))
         self._close_file()
-        self._close_spare()
+        self._final.close()
+        if self._directory >= 0:
+            os.close(self._directory)
         self.lock.release()
 
     def _opened(self, day: str) -> DayFile:
         """The file of this day; raises OSError.
 
-        It is looked for under its name every time: an echo for a record in a file that was
-        deleted or moved away would be a lie.
+        It is looked for under its name every time: see `_keep`.
         """
         if self._file is not None and day == self.day:
             if self._file.is_in_place():
@@ -150,50 +222,65 @@ class Archive:
 
     def _open(self, day: str) -> DayFile:
         self._close_file()
+        self._renew_directory()
         self.lock.renew()
-        opened = DayFile(self._path(day))
+        name = f"{day}.log"
+        self._listing = listing(self.directory)
+        opened = DayFile(self._path(day), torn=name in self._torn)
+        self._torn.discard(name)
+        self._link.point(day)
         try:
-            self._point_current(day)
-            self._sync_directory()
+            if self.sync != "never":  # a new file is kept only when its directory is (fsync(2))
+                _fsync(self._directory, self.directory)
         except OSError:
             opened.close()
             raise
         self._file, self.day = opened, day
+        self._final.open(day, opened.end)
+        self._state_due = True
+        self._save_state()
         return opened
 
+    def _renew_directory(self) -> None:
+        """It may have been removed and made anew, or moved away and back; raises OSError."""
+        there = os.stat(self.directory)
+        if self._directory < 0 or not os.path.samestat(os.fstat(self._directory), there):
+            if self._directory >= 0:
+                os.close(self._directory)
+            self._directory = -1
+            self._directory = _open_directory(self.directory)
+
     def _close_file(self) -> None:
+        if self._file is not None and self.sync != "never":
+            with suppress(OSError):
+                self._sync()
+        self._forget_file()
+
+    def _forget_file(self) -> None:
         if self._file is not None:
-            if self.sync != "never":
-                self.flush()
             self._file.close()
         self._file, self._unsynced = None, False
 
-    def _point_current(self, day: str) -> None:
-        """Let current.log lead to this day's file: at every moment it leads to one of them."""
-        link, new = (os.path.join(self.directory, name) for name in (CURRENT, f".{CURRENT}.new"))
-        target = f"{day}.log"
-        if os.path.lexists(link) and not os.path.islink(link):
-            log.warning("%s: is not a symbolic link; left as it is", link)
-        elif not os.path.islink(link) or os.readlink(link) != target:
-            with suppress(FileNotFoundError):
-                os.unlink(new)
-            os.symlink(target, new)
-            os.rename(new, link)
+    def _save_state(self) -> None:
+        """Begin to write the state, if it is due and all that it says is certain.
 
-    def _sync_directory(self) -> None:
-        """A new file is kept only when its directory is (fsync(2))."""
-        if self.sync == "never":
+        Only where a batch is not under way: its sessions' numbers are noted behind the commit.
+        """
+        if not self._started or (not self._state_due and self._since < _STATE_BYTES):
             return
-        self._close_spare()
-        try:
-            _fsync(self.directory)
-        finally:
-            with suppress(OSError):  # then there is none until a directory is synced again
-                self._spare.append(_spare_descriptor())
+        certain = not self._unsynced or self.sync == "never"
+        if certain and self._file is not None and not self._states.busy:
+            self._states.begin(self._state(self._file))
+            self._state_due, self._since = False, 0
 
-    def _close_spare(self) -> None:
-        while self._spare:
-            os.close(self._spare.pop())
+    def _state(self, file: DayFile) -> State:
+        """As of now."""
+        name = f"{self.day}.log"
+        self._listing[name] = file.end
+        return State(
+            self.sync, name, file.end, tail_of(file.fileno(), file.end), dict(self._listing),
+            self.sessions.all(),
+        )  # fmt: skip
 
     def _path(self, day: str) -> str:
         return os.path.join(self.directory, f"{day}.log")
@@ -202,7 +289,7 @@ class Archive:
         """Say so once, not once a message; and once more when the reason changes."""
         reason = explain(error, self._path(day))
         if self.refusing != reason:
-            log.error("%s; messages are refused until then", reason)
+            log.error("%s; messages are refused until it can be written", reason)
         self.refusing, self._works, self._refused_at = reason, False, time.monotonic()
 
     def settle(self) -> None:
@@ -223,21 +310,25 @@ def _make_directory(directory: str) -> None:
         path = os.path.dirname(path)
     if made:
         os.makedirs(directory, DIRECTORY_MODE)
-        os.chmod(directory, DIRECTORY_MODE)  # whatever the umask
+        with suppress(OSError):  # not every file system has modes
+            os.chmod(directory, DIRECTORY_MODE)  # whatever the umask
     for path in made:
-        _fsync(os.path.dirname(path))
+        parent = _open_directory(os.path.dirname(path))
+        try:
+            _fsync(parent, os.path.dirname(path))
+        finally:
+            os.close(parent)
 
 
-def _fsync(directory: str) -> None:
-    """Put on stable storage which names are in it; raises `Fatal`, or OSError before it begins."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _open_directory(directory: str) -> int:
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _fsync(fd: int, directory: str) -> None:
+    """Put on stable storage which names are in it; raises `Fatal`, or OSError on a full disk."""
     try:
         os.fsync(fd)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise Fatal(f"{directory}: fsync: {error.strerror}") from error
-    finally:
-        os.close(fd)
-
-
-def _spare_descriptor() -> int:
-    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

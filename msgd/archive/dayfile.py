@@ -1,21 +1,29 @@
-"""The file of one day: it only grows, and a part of a record is cut off before anybody sees it."""
+"""The file of one day: it only grows, and a part of a record is cut off before anybody sees it.
+
+Others may write to the file, cut it, move it or remove it at any time. What they leave is left as
+it is, and our records begin on lines of their own.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import stat
 from bisect import bisect_right
 from contextlib import suppress
 from itertools import accumulate
 
+from msgd.archive.final import is_plain
+from msgd.archive.records import MARK
+from msgd.archive.scan import mark_is_needed
 from msgd.errors import Fatal
 
 log = logging.getLogger("msgd")
 
 FILE_MODE = 0o640
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
+_TAIL_BYTES = 4096  # looked at first for whether the end is whole
 
 _HINTS = {
     errno.ENOSPC: "free some space",
@@ -35,40 +43,66 @@ _HINTS = {
 def explain(error: OSError, path: str) -> str:
     """One line: where, what, and how to mend it where that is known."""
     hint = _HINTS.get(error.errno or 0)
-    return f"{path}: {error.strerror or error}" + (f" ({hint})" if hint else "")
+    where = error.filename if isinstance(error.filename, str) else path
+    return f"{where}: {error.strerror or error}" + (f" ({hint})" if hint else "")
 
 
 class DayFile:
     """The file of one day, open for appending."""
 
-    def __init__(self, path: str) -> None:
-        """Open the file, or make it; raises OSError for what is not a regular file."""
+    def __init__(self, path: str, *, torn: bool = False) -> None:
+        """Open the file, or make it; raises OSError for what is not a regular file.
+
+        ``torn``: its end is known not to be whole.
+        """
         self.path = path
+        self.end = 0  # of the file, behind what was written last
+        self._mark = False  # whether the end is not whole, and a mark must come first
+        self._identity = (0, 0)
         flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             self._fd, is_new = os.open(path, flags | os.O_CREAT | os.O_EXCL, FILE_MODE), True
         except FileExistsError:
             self._fd, is_new = os.open(path, flags), False
         try:
-            if is_new:
-                os.fchmod(self._fd, FILE_MODE)  # whatever the umask
-            status = os.fstat(self._fd)
-            self._identity = status.st_dev, status.st_ino
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.ENXIO, "not a regular file")
-            self._mend(status.st_size)
-        except OSError:
+            self._begin(is_new, torn)
+        except BaseException:
             self.close()
             raise
 
-    def _mend(self, size: int) -> None:
-        """End a line that a crash has left unfinished; nothing is ever deleted."""
-        if size and os.pread(self._fd, 1, size - 1) != b"\n":
-            _, error = self.append([b"\n"])
-            if error is not None:
-                raise error
-            self.sync()
-            log.warning("%s: ended a last line that a crash had left unfinished", self.path)
+    def _begin(self, is_new: bool, torn: bool) -> None:
+        if is_new:
+            with suppress(OSError):  # whatever the umask; not every file system has modes
+                os.fchmod(self._fd, FILE_MODE)
+        status = os.fstat(self._fd)
+        self._identity = status.st_dev, status.st_ino
+        if not is_plain(self._fd):
+            raise OSError(errno.ENXIO, "not a regular file with one name", self.path)
+        self.end = status.st_size
+        self._mark = torn or self._is_torn()
+        if self._mark:
+            self._end_torn()
+
+    def _is_torn(self) -> bool:
+        """Whether the last record is not whole. Its beginning is looked for further and further
+        back from the end.
+        """
+        size = _TAIL_BYTES
+        while True:
+            start = max(self.end - size, 0)
+            tail = os.pread(self._fd, self.end - start, start)
+            needed = mark_is_needed(tail if start else b"\n" + tail)
+            if needed is not None or not start:
+                return bool(needed)
+            size *= 8
+
+    def _end_torn(self) -> None:
+        """Mark what a crash has left; nothing is ever deleted."""
+        _, error = self.append([])
+        if error is not None:
+            raise error
+        self.sync()
+        log.warning("%s: marked an end that a crash had left unfinished", self.path)
 
     def fileno(self) -> int:
         return self._fd
@@ -85,39 +119,58 @@ class DayFile:
         """Write all of the batch, or a beginning of it, and say why not all.
 
         Returns how many of its entries the file now holds; never a part of one. Raises
-        `Fatal` where a part of one has been written and cannot be cut off again.
+        `Fatal` where a part of one has been written and cannot be cut off again, OSError where
+        the file cannot be looked at.
         """
-        written, error = self._write(batch, sum(map(len, batch)))
-        if error is None:
-            return len(batch), None
-        sizes = [*accumulate(map(len, batch))]
+        self._look()
+        marks = 1 if self._mark else 0
+        entries = [MARK, *batch] if marks else batch
+        sizes = [*accumulate(map(len, entries))]
+        written, error = self._write(entries, sizes)
         kept = bisect_right(sizes, written)
-        self._cut_back(written - (sizes[kept - 1] if kept else 0))
-        return kept, error
+        self._mark = self._mark and not kept
+        if error is not None:
+            self._cut_back(written - (sizes[kept - 1] if kept else 0))
+        self.end = os.lseek(self._fd, 0, os.SEEK_CUR) if written else self.end
+        return max(kept - marks, 0), error
 
-    def _write(self, batch: list[bytes], size: int) -> tuple[int, OSError | None]:
+    def _look(self) -> None:
+        """Somebody else may have cut the file in the middle of a line, or added half a one."""
+        size = os.fstat(self._fd).st_size
+        if size != self.end:
+            self.end = size
+            self._mark = self._is_torn()
+
+    def _write(self, entries: list[bytes], sizes: list[int]) -> tuple[int, OSError | None]:
+        """As many bytes as the device takes, without copying them together."""
         written = 0
         try:
-            if len(batch) <= _IOV_MAX:
-                written = os.writev(self._fd, batch)
-            if written < size:  # more than one call takes, or a device that is almost full
-                data = memoryview(b"".join(batch))
-                while written < size:
-                    written += os.write(self._fd, data[written:])
+            while entries and written < sizes[-1]:
+                first = bisect_right(sizes, written)
+                group: list[bytes | memoryview] = [*entries[first : first + _IOV_MAX]]
+                group[0] = memoryview(entries[first])[written - sizes[first] :]
+                written += os.writev(self._fd, group)
         except OSError as error:
             return written, error
         return written, None
 
     def _cut_back(self, size: int) -> None:
-        if size:
-            try:
-                # The descriptor stands behind what it wrote last (open(2), O_APPEND).
-                os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_CUR) - size)
-            except OSError as error:
-                raise Fatal(f"{self.path}: cannot cut off half a record: {error}") from error
+        """Cut off these last bytes, if they are ours and still the last."""
+        if not size:
+            return
+        # The descriptor stands behind what it wrote last (open(2), O_APPEND).
+        end = os.lseek(self._fd, 0, os.SEEK_CUR)
+        if os.fstat(self._fd).st_size != end or end - size < 0:
+            self._mark = True
+            return
+        try:
+            os.ftruncate(self._fd, end - size)
+            os.lseek(self._fd, end - size, os.SEEK_SET)
+        except OSError as error:
+            raise Fatal(f"{self.path}: cannot cut off half a record: {error.strerror}") from error
 
     def sync(self) -> None:
-        """Put what was written on stable storage; raises `Fatal`.
+        """Put what was written on stable storage; raises `Fatal`, or OSError on a full disk.
 
         Linux reports a failed write-back once and then forgets it (fsync(2)): a second try
         on this descriptor would succeed and prove nothing.
@@ -125,10 +178,16 @@ class DayFile:
         try:
             os.fdatasync(self._fd)
         except OSError as error:
+            if error.errno in FULL:
+                raise
             raise Fatal(
                 f"{self.path}: fdatasync: {error.strerror}: what it was for is not on stable "
                 "storage and has not been echoed; check the device, then start msgd again"
             ) from error
+
+    def take_back(self, size: int) -> None:
+        """Cut the file back to this size: what came behind was not kept. Raises `Fatal`."""
+        self._cut_back(self.end - size)
 
     def close(self) -> None:
         with suppress(OSError):

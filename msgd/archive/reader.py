@@ -101,7 +101,7 @@ class Reader:
                 self._marks(found[0])
             stamp, origin, name, session, number, further, text = found.groups()
             lines = text.count(b"\n") if b"\n" in text else 0
-            if number is not None and lines != int(further or 0):
+            if number is not None and lines < int(further or 0):
                 self._damaged = not text.endswith(CAN)
                 continue
             if self._damaged or (not sound and CAN in text):

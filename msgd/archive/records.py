@@ -12,6 +12,9 @@ msgd-protocol(7) is the reference.
 
 from __future__ import annotations
 
+CAN = b"\x18"  # a line that ends with it is no record: no text can hold it
+MARK = CAN + b"\n"  # what a start appends where a crash has left an end that is not whole
+
 # The last three digits of a number, as they stand before a text. Formatting each number would
 # take longer than all else that is done for a record.
 _DIGITS = [b"%03d " % number for number in range(1000)]

@@ -12,55 +12,13 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple
 
 BLOCK = 256 << 10  # bytes that are read at once
 
-FINAL = ".msgd.final"  # in the log directory
-_FINAL = re.compile(rb"(\d{4}-\d\d-\d\d)\.log (\d{20})\n")
-_FINAL_BYTES = len("YYYY-MM-DD.log ") + 20 + 1
-
 _DAY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.log(\.gz)?", re.ASCII)
-
-
-class Final(NamedTuple):
-    """Up to which offset of which day's plain file nothing changes any more."""
-
-    day: str
-    offset: int
-
-
-def final_line(day: str, offset: int) -> bytes:
-    """What `.msgd.final` holds: always as many bytes, so that one pwrite(2) renews it."""
-    return b"%b.log %020d\n" % (day.encode(), offset)
-
-
-def read_final(directory: str) -> Final | None:
-    """What `.msgd.final` says now; None where it is missing or says nothing.
-
-    The file is read until two readings agree, as nothing says that read(2) sees all of another
-    process's write(2) or none of it. Raises OSError for what is not a missing file.
-    """
-    try:
-        fd = os.open(os.path.join(directory, FINAL), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        line = os.pread(fd, _FINAL_BYTES, 0)
-        for _ in range(100):
-            again = os.pread(fd, _FINAL_BYTES, 0)
-            if again == line:
-                break
-            line = again
-            time.sleep(0)
-    finally:
-        os.close(fd)
-    found = _FINAL.fullmatch(line)
-    return Final(found[1].decode(), int(found[2])) if found else None
 
 
 def days(directory: str) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from msgd.archive.records import MARK
 from tests.lab.check import verify
 from tests.lab.daemon import Daemon
 from tests.lab.load import Sender
@@ -44,7 +45,7 @@ def campaign(
         msgd = begin(CONFIG.format(sync=chance.choice(["always", "never"])), folder=folder)
         before = _take(msgd, checked)
         mended = "had left unfinished" in msgd.log
-        assert (before, mended) == ((b"\n", True) if unfinished else (b"", False))
+        assert (before, mended) == ((MARK, True) if unfinished else (b"", False))
         checked += len(before)
         senders = _kill_under_load(msgd, f"{seed}-{outcome.cycles}", chance, longest)
         data = _take(msgd, checked)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from msgd.archive.archive import Archive
+from msgd.archive.records import MARK
 from tests.lab.check import read
 from tests.lab.daemon import Daemon
 from tests.lab.fake import FakeClock
@@ -147,7 +148,8 @@ def _recover(disk: Disk, files: dict[str, bytes], echoed: set[bytes], folder: Pa
         assert after.startswith(before), "what was there has been changed"
         found += read(disk.certain.get(name, b"")).texts
         added = after[len(before) :].removesuffix(NEW)
-        assert added == (b"" if not before or before.endswith(b"\n") else b"\n"), added
+        torn = b"\0" in before or (before and not before.endswith(b"\n"))
+        assert added == (MARK if torn else b""), added
         mended |= bool(added)
     assert (folder / f"{day}.log").read_bytes().endswith(NEW)
     kept = set(found)
