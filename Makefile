@@ -56,19 +56,34 @@ campaign: .venv/test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-.venv/test: pyproject.toml
+.venv/test: pyproject.toml tests/requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@ .venv/run
 
-# Packages end in dist/. They need Debian's own tools: see packaging/README.md.
+# After a change of the dependencies in pyproject.toml, or to have newer ones.
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	echo 'setuptools>=66' >build/lock/build-system
+	@echo '# What msgd is built and tested with, from pyproject.toml by `make lock`: each file by its hash.' \
+	    >tests/requirements.txt
+	build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --all-extras --no-annotate --no-header pyproject.toml build/lock/build-system \
+	    >>tests/requirements.txt
+
+# Packages end in dist/, with checksums on standard output and a list of their parts (CycloneDX).
+# They need Debian's own tools: see packaging/README.md.
 deb:
 	packaging/build-deb dist
 	lintian --fail-on error,warning dist/msgd_*.changes
+	packaging/sbom dist/msgd_*.deb >dist/msgd_deb.cdx.json
 
 rpm:
 	packaging/build-rpm dist
 	rpmlint --rpmlintrc packaging/msgd.rpmlintrc dist/msgd-*.rpm packaging/msgd.spec
+	packaging/sbom dist/msgd-*.rpm >dist/msgd_rpm.cdx.json
 
 # The package in a booted Debian; as root. SUITE=trixie is Debian 13.
 SUITE ?= bookworm
@@ -78,4 +93,4 @@ system-test: .venv/test
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help run lint test coverage campaign deb rpm system-test clean bench bench-guard
+.PHONY: help run lint test coverage lock campaign deb rpm system-test clean bench bench-guard
