@@ -91,6 +91,54 @@ def test_awk_finds_whole_messages_by_a_word(archive: Daemon) -> None:
     ]
 
 
+WHEN = "2026-11-23T02:51:07.123456+00:00"
+
+
+def verified(folder: Path, *records: str) -> list[str]:
+    """What the recipe says of an archive of these records."""
+    lines = [f"{WHEN} 127.0.0.1:40312{record}\n" for record in records]
+    (folder / "2026-11-23.log").write_text("".join(lines))
+    (folder / "2026-11-22.log").write_text("")
+    done = subprocess.run(
+        ["sh", "-c", recipe("zcat -f")],
+        cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return sorted(done.stdout.splitlines())
+
+
+def test_awk_verifies_sessions_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    said = verified(
+        tmp_path,
+        "/nightly:009 a",
+        " of no session: 1",
+        "/nightly:010+2 two\n\tfurther\n\tlines",
+        "@web1/nightly:001 of somebody else",
+        "/nightly:011 http://one/two:3",
+    )
+    assert said == ["nightly: 9 to 11", "nightly@web1: 1 to 1"]
+
+
+def test_awk_finds_what_is_missing_and_what_is_there_twice(tmp_path: Path) -> None:
+    said = verified(tmp_path, "/a:001 x", "/a:003 x", "/a:003 x", "/b:001 x", "/b:002 x")
+    assert said == ["a: 1 to 3", "a: 3 follows 1", "a: 3 follows 3", "b: 1 to 2"]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "/a:002 hal\x18",
+        "/a:002 never echoed\0\0\n\x18",
+        "/a:002+2 two\n\tlines\n\x18",
+        f"/a:002+2 two\n\tlines\n{WHEN} 127.0.0.1:40312/a:003 behind it\n\x18",
+        f"/b:001\0\0\n{WHEN} 127.0.0.1:40312/a:002 behind it\n\x18",
+    ],
+)
+def test_awk_counts_nothing_of_what_a_crash_has_left(tmp_path: Path, left: str) -> None:
+    said = verified(tmp_path, "/a:001 x", left, "/a:002+1 two\n\tlines")
+    assert said == ["a: 1 to 2"]
+
+
 @contextmanager
 def running(*command: str | Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(command, **options)  # type: ignore[call-overload]
