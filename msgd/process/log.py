@@ -195,9 +195,10 @@ class _Syslog(_Channel):
         raise ConnectionError
 
 
-def to_stderr(fd: int = 2, *, verbose: bool = False) -> None:
+def to_stderr(fd: int = 2, *, verbose: bool = False, name: str = "msgd") -> None:
     """Log to standard error: for the journal with priorities, for everybody else with a name."""
-    _use(_StandardError(_Lines("msgd: ", priorities=systemd.under_journal(fd)), fd), verbose)
+    lines = _Lines(f"{name}: ", priorities=systemd.under_journal(fd))
+    _use(_StandardError(lines, fd), verbose)
 
 
 def to_syslog(socket_path: str = SYSLOG_SOCKET, *, verbose: bool = False) -> None:

@@ -104,7 +104,8 @@ class Engine:
                 await client.close()
             raise _explain(server, error) from error
         self._client = client
-        self.version = str(client.connected_server_version)
+        version = client.connected_server_version
+        self.version = f"{version.major}.{version.minor}.{version.patch}"
         self._judge_version(server)
 
     def _options(self, server: str) -> dict[str, Any]:
@@ -310,6 +311,10 @@ class Listener:
             except TimeoutError:
                 return None
         return self._queue.get_nowait()
+
+    def ready(self) -> Reply | None:
+        """The next one, if it is there already."""
+        return None if self._queue.empty() else self._queue.get_nowait()
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):

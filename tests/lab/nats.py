@@ -1,0 +1,89 @@
+"""Real NATS servers with JetStream, alone or three as a cluster, all on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.lab.waiting import wait_for
+
+
+def find_server() -> str | None:
+    """The program: $NATS_SERVER, beside this Python (the test extra brings it), or on the path."""
+    beside = Path(sys.executable).with_name("nats-server")
+    return os.environ.get("NATS_SERVER") or (
+        str(beside) if beside.exists() else shutil.which("nats-server")
+    )
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody has now. All are taken at once, so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [found.getsockname()[1] for found in sockets]
+    for found in sockets:
+        found.close()
+    return ports
+
+
+class NatsServer:
+    """One server, which can be killed and started again on the same port and store."""
+
+    def __init__(self, folder: Path, port: int, more: str = "", name: str = "n1") -> None:
+        """``more`` is further configuration."""
+        self.folder, self.port, self.name = folder, port, name
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "nats.conf"
+        self.config.write_text(
+            f"listen: 127.0.0.1:{port}\nserver_name: {name}\n"
+            f'jetstream {{ store_dir: "{folder}/store", sync_interval: always }}\n{more}'
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        program = find_server()
+        assert program
+        with open(self.folder / "nats.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [program, "-c", str(self.config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        wait_for(self._answers, "a server that answers")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "nats.log").read_text()[-2000:]
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1):
+                return True
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """kill -9; it may be started again."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def cluster(folder: Path, number: int = 3, more: str = "") -> list[NatsServer]:
+    """Servers that know each other; not yet started."""
+    ports = free_ports(2 * number)
+    clients, routes = ports[:number], ports[number:]
+    urls = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
+    return [
+        NatsServer(
+            folder / f"n{at}",
+            clients[at],
+            f"cluster {{ name: c, listen: 127.0.0.1:{routes[at]}, routes: [{urls}] }}\n{more}",
+            f"n{at}",
+        )
+        for at in range(number)
+    ]
