@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msgd.archive.source import final_line
+from msgd.archive.final import final_line
 from tests.lab.nats import NatsServer, find_server, free_ports
 from tests.lab.relay import Relay
 from tests.lab.waiting import wait_for

@@ -17,7 +17,8 @@ import zlib
 from datetime import date, datetime, timedelta
 
 from msgd.archive import source as files
-from msgd.archive.source import Day, read_final
+from msgd.archive.final import FINAL, read_final
+from msgd.archive.source import Day
 from msgd.relay.blocks import (
     EXPECTED,
     PREFIX,
@@ -165,7 +166,7 @@ class Ship:
         final = read_final(self._directory)
         if final is None:
             self._say_once(
-                f"{self._directory}/{files.FINAL}: is not there: nothing of today's is shipped "
+                f"{self._directory}/{FINAL}: is not there: nothing of today's is shipped "
                 "until msgd has written it (does it run, and is it recent?)"
             )
             self._today = min(
