@@ -1,85 +1,90 @@
-"""All clients: who is let in, how long they may take, and how they leave."""
+"""All clients: who is let in, how long they may take, how much memory, and how they leave."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from selectors import BaseSelector
 from typing import TYPE_CHECKING
 
 from msgd.process.log import Seldom
-from msgd.server.addresses import Networks, Origin
-from msgd.server.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES, Connection
-from msgd.server.hangups import HangUps
+from msgd.server.admission import Admission
+from msgd.server.connection import Connection, Phase
+from msgd.server.fairness import BITE_FIRST, BITE_MOST, Fairness
 from msgd.server.timers import Alarm, Timeouts
-from msgd.wire.events import Event
+from msgd.server.transport import Plain
 from msgd.wire.headers import BUSY, FAIL
 
 if TYPE_CHECKING:
     from msgd.config.options import Config
+    from msgd.server.addresses import Origin
+    from msgd.server.sessions import Writers
 
 log = logging.getLogger("msgd")
 
 CLOSE_SECONDS = 5.0  # for a client to take what it is owed when the server wants to close
-# For the verdict on the password of a client that has closed its side. It may be there still, and
-# is answered then; or it is gone, which cannot be told apart, and must not keep its place for long.
-HALF_CLOSED_SECONDS = 3.0
 LINGER_SECONDS = 0.02  # between two looks whether a client has acknowledged all that was sent
-# Output, and lines behind passwords, of all clients together. With more than this everybody is read
-# from in small bites: what is read may be answered with twenty times as much.
-HELD_BYTES = 64 << 20
+# Output and unfinished input of all clients together. With more than the first everybody is read
+# from in small bites; with more than the second those who hold most are closed.
+HELD_BYTES, HELD_MOST = 64 << 20, 256 << 20
+# What the kernel keeps for a client that does not read, or that we do not read from, each way.
+# setsockopt(2) doubles it (socket(7)), so 4,096 deaf clients take 1 GiB of it at most.
+KERNEL_BYTES = 64 << 10
 _TURNED_AWAY = 64  # clients over the limit that may take their time to hear it
 
 
-class Peers:
+class Clients:
     """The connections, and what each turn of the loop does to them."""
 
     def __init__(
         self,
         selector: BaseSelector,
         alarm: Alarm,
+        fairness: Fairness,
+        writers: Writers,
         config: Config,
-        give_up: Callable[[Connection], None],
     ) -> None:
-        """``give_up`` is told of clients for whom no password need be verified any more."""
         self._selector = selector
-        self._hang_ups = HangUps(selector, self._hung_up)
-        self._give_up = give_up
+        self._alarm = alarm
+        self._fairness = fairness
+        self._writers = writers
+        self._admission = Admission(config)
         self._all: set[Connection] = set()
         self._turned_away: set[Connection] = set()
         self._active: dict[Connection, None] = {}  # to be settled in this turn
-        self._resumable: dict[Connection, None] = {}  # to go on behind a password in the next turn
         self._lingering: dict[Connection, None] = {}  # shut, but not all of it acknowledged
-        self._held = 0  # bytes of output, and of lines behind passwords, of all clients
-        self.handshake: Timeouts[Connection] = Timeouts(0, alarm)
-        self.idle: Timeouts[Connection] = Timeouts(0, alarm)
-        self.quiet: Timeouts[Connection] = Timeouts(0, alarm)
-        self.closing: Timeouts[Connection] = Timeouts(CLOSE_SECONDS, alarm)
-        self.half_closed: Timeouts[Connection] = Timeouts(HALF_CLOSED_SECONDS, alarm)
-        self._timeouts = (self.handshake, self.idle, self.quiet, self.closing, self.half_closed)
-        self._alarm = alarm
-        self.configure(config)
-        self._refused = Seldom(logging.WARNING, "%s may not connect (allow)")
+        self._resumable: dict[Connection, None] = {}  # there is more in what was read from them
+        self._held = 0  # bytes of output and of unfinished input, of all clients
+        self._handshake: Timeouts[Connection] = Timeouts(0, alarm)
+        self._idle: Timeouts[Connection] = Timeouts(0, alarm)
+        self._quiet: Timeouts[Connection] = Timeouts(0, alarm)
+        self._closing: Timeouts[Connection] = Timeouts(CLOSE_SECONDS, alarm)
+        self._timeouts = (self._handshake, self._idle, self._quiet, self._closing)
         self._unwatchable = Seldom(logging.ERROR, "%s: closed: it cannot be watched: %s")
-        self._busy = Seldom(logging.WARNING, "limits.clients (%d) reached: turned %s away")
+        self._too_much = Seldom(logging.WARNING, "%s: closed: it held %d bytes of memory")
+        self._set_limits(config)
 
     def configure(self, config: Config) -> None:
-        """Take over limits, time-outs and networks.
+        """Take over limits, time-outs, networks and certificates.
 
         Clients that are there stay, and keep their ``message_bytes``; time-outs are new for them,
         too.
         """
-        self._limits, self._allow = config.limits, Networks(config.allow)
-        self.handshake.set(config.limits.handshake_seconds)
-        self.idle.set(config.limits.idle_seconds)
-        self.quiet.set(config.limits.bare_quiet_ms / 1000)
+        self._admission.configure(config)
+        self._set_limits(config)
         if config.limits.idle_seconds:
             now = time.monotonic()
-            for peer in self._all:
-                if peer not in self.idle and (peer.ended or not peer.closing):
-                    self.idle.start(peer, now)
+            for client in self._all:
+                if client not in self._idle and (client.half_closed or client.is_talking()):
+                    self._idle.start(client, now)
+
+    def _set_limits(self, config: Config) -> None:
+        self._idles = config.limits.idle_seconds > 0
+        self._handshake.set(config.limits.handshake_seconds)
+        self._idle.set(config.limits.idle_seconds)
+        self._quiet.set(config.limits.bare_quiet_ms / 1000)
 
     def __len__(self) -> int:
         return len(self._all) - len(self._turned_away)
@@ -89,189 +94,224 @@ class Peers:
 
     def admit(self, sock: socket.socket, origin: Origin, now: float) -> None:
         """Take a new connection, or refuse it."""
-        if origin.host and self._allow and origin.host not in self._allow:
-            self._refused(origin.text)
+        if not self._admission.allows(origin):
             sock.close()
             return
         if origin.host:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        peer = Connection(sock, origin.network, origin.text, self._limits.message_bytes)
+        client = Connection(
+            Plain(sock), origin, self._admission.protocol(), self._admission.entry(origin)
+        )
         log.debug("%s: connected", origin.text)
-        full = len(self) >= self._limits.clients
-        self._all.add(peer)
-        self._active[peer] = None
-        if full:
-            self._turn_away(peer, origin.text, now)
-        self.handshake.start(peer, now)
-        if self._limits.idle_seconds:
-            self.idle.start(peer, now)
+        has_place = self._admission.has_place(origin, len(self))
+        self._all.add(client)
+        self._admission.enter(origin)
+        self._fairness.welcome(client.share)
+        self._active[client] = None
+        self._handshake.start(client, now)
+        if self._idles:
+            self._idle.start(client, now)
+        if not has_place:
+            self._turn_away(client, now)
 
-    def _turn_away(self, peer: Connection, origin: str, now: float) -> None:
-        self._busy(self._limits.clients, origin)
-        peer.queue(peer.protocol.reply(FAIL, BUSY).data)
-        self.dismiss(peer, now)
+    def _turn_away(self, client: Connection, now: float) -> None:
+        client.queue(client.protocol.reply(FAIL, BUSY).data)
+        self.dismiss(client, now)
         if len(self._turned_away) >= _TURNED_AWAY:  # what it is told may be lost in a reset
-            peer.send()
-            peer.broken = True
-        self._turned_away.add(peer)
+            self._send(client)
+            client.break_off()
+        self._turned_away.add(client)
 
-    def receive(self, peer: Connection, stamp: bytes, now: float) -> list[Event]:
-        """Read once from a client; what came of it."""
-        most = BITE_MOST if self._held < HELD_BYTES else BITE_FIRST
-        events = peer.receive(most, stamp)
-        peer.read_at = now
-        if peer in self.handshake and peer.protocol.greeted:
-            self.handshake.stop(peer)
-        if peer.protocol.unfinished:
-            self.quiet.start(peer, now)
-        if peer in self.idle:
-            self.idle.start(peer, now)
-        self._active[peer] = None
-        return events
+    def resumable(self) -> list[Connection]:
+        """Those of whom there is more in what was read before."""
+        return list(self._resumable)
 
-    def activate(self, peer: Connection) -> None:
+    def most(self) -> int:
+        """Bytes that may be read at once: what is read may be answered with ten times as much."""
+        return BITE_MOST if self._held < HELD_BYTES else BITE_FIRST
+
+    def heard(self, client: Connection, now: float) -> None:
+        """Something was taken from this client: its time-outs begin again."""
+        if client in self._handshake and client.phase is not Phase.GREETING:
+            self._handshake.stop(client)
+        if client.protocol.unfinished:
+            self._quiet.start(client, now)
+        if client in self._idle:
+            self._idle.start(client, now)
+        self._active[client] = None
+
+    def activate(self, client: Connection) -> None:
         """Have it settled in this turn."""
-        self._active[peer] = None
+        self._active[client] = None
 
-    def dismiss(self, peer: Connection, now: float) -> None:
+    def dismiss(self, client: Connection, now: float) -> None:
         """Close a client when it has taken what it is owed.
 
         One that has closed its own side may take its time, unless it is idle; any other is closed
         soon.
         """
-        peer.closing = True
-        if not peer.ended:
-            self.idle.stop(peer)
-            self.closing.start(peer, now)
-        self._active[peer] = None
+        client.leave()
+        if not client.half_closed:
+            self._idle.stop(client)
+            self._closing.start(client, now)
+        self._active[client] = None
 
-    def limit_input(self, peer: Connection) -> None:
+    def break_off(self, client: Connection) -> None:
+        """Close a client with which nothing works any more, when the turn ends."""
+        client.break_off()
+        self._active[client] = None
+
+    def stop(self) -> None:
         """The server is stopping: what arrives from now on is not taken any more."""
-        peer.limit_input()
-        self._active[peer] = None
+        for client in self._all:
+            client.transport.limit()
+            self._active[client] = None
 
-    def expire(self, now: float) -> Iterator[Connection]:
-        """Close those whose time is up; yields those whose bare message is complete."""
-        for peer in [*self.handshake.expired(now), *self.idle.expired(now)]:
-            if self._is_busy(peer):
-                self.idle.start(peer, now)
-                continue
-            log.debug("%s: closed after a time-out", peer.name)
-            if peer.closing:
-                peer.broken = True
-            self.dismiss(peer, now)
-        for peer in self.half_closed.expired(now):
-            self._give_up(peer)
-        for peer in self.closing.expired(now):
-            peer.broken = True
-            self._active[peer] = None
-        for peer in self.quiet.expired(now):
-            self._active[peer] = None
-            yield peer
+    def expire(self, now: float) -> list[Connection]:
+        """Close those whose time is up; those whose bare message is complete.
 
-    def _is_busy(self, peer: Connection) -> bool:
-        """Whether it waits for us, or for its quiet while, or has enough to do with our output."""
-        waits = peer.waiting or peer in self._resumable or peer.protocol.unfinished
-        return waits or peer.takes_output()
-
-    def resumable(self) -> Connection | None:
-        """Who waits longest of those whose password is answered, and who take what they are owed.
-
-        It is `activate`d again where it is to come again.
+        Time that we have taken ourselves is not theirs: of whom something is there to be read is
+        neither idle nor quiet, however late we look.
         """
-        peer = next(iter(self._resumable), None)
-        if peer is not None:
-            del self._resumable[peer]
-        return peer
+        for client in [*self._handshake.expired(now), *self._idle.expired(now)]:
+            if self._is_busy(client):
+                again = self._handshake if client.phase is Phase.GREETING else self._idle
+                again.start(client, now)
+            elif client.is_talking():
+                log.debug("%s: closed after a time-out", client.name)
+                self.dismiss(client, now)
+            else:
+                self.break_off(client)
+        for client in self._closing.expired(now):
+            self.break_off(client)
+        quiet = list(self._quiet.expired(now))
+        for client in quiet:
+            self._active[client] = None
+        return [client for client in quiet if not self._has_come(client, now)]
+
+    def _has_come(self, client: Connection, now: float) -> bool:
+        """Whether there is more of its bare message to be read."""
+        if not client.is_talking() or client.transport.unread() == 0:
+            return False
+        self._quiet.start(client, now)
+        return True
+
+    def _is_busy(self, client: Connection) -> bool:
+        """Whether it waits for us, or for its quiet while, or has enough to do with our output."""
+        waits = client.phase is Phase.WAITING or client.protocol.paused
+        reads = client.wants_read() and client.is_talking() and client.transport.unread() > 0
+        return waits or reads or client.protocol.unfinished or client.takes_output()
 
     def next(self) -> float:
-        """When `expire` and `resumable` are to be called."""
+        """When `expire` is to be called, or the `resumable` to be gone on with."""
         return 0.0 if self._resumable else min(timeouts.next() for timeouts in self._timeouts)
 
     def settle(self) -> None:
         """Send what this turn owes to its clients; then watch each of them, or close it."""
         active, self._active = self._active, {}
-        for peer in active | self._lingering:  # each once: after that it may be closed
-            if peer.pending and not peer.broken:
-                peer.send()
-            if peer.broken:
-                peer.discard()
-            held = peer.pending
-            if peer.holding:
-                held += peer.bite  # behind its password there may be almost all of it
-                if not peer.waiting and peer.pending <= OUTPUT_BYTES:
-                    self._resumable[peer] = None
-                    self._alarm.at(0)
-            if held != peer.held:
-                self._hold(peer, held)
-            if peer.broken:
-                self._close(peer)
-            elif (peer.closing or peer.remaining is not None) and peer.is_done():
-                self._finish(peer)
-            if peer in self._all and (wanted := peer.wanted()) != peer.interest:
-                self._watch(peer, wanted)
+        for client in active | self._lingering:  # each once: after that it may be closed
+            if client.output_waits():
+                self._send(client)
+            self._hold(client)
+            if client.is_done():
+                client.leave()
+            if client.phase is Phase.LEAVING and not client.output_waits():
+                self._finish(client)
+            elif client.phase is Phase.SHUT:
+                self._look_whether_acknowledged(client)
+            if client.phase is Phase.BROKEN:
+                self._close(client)
+            elif client.phase is not Phase.GONE:
+                self._watch(client)
+        if self._held > HELD_MOST:
+            self._make_room()
 
-    def _hold(self, peer: Connection, size: int) -> None:
+    def _send(self, client: Connection) -> None:
+        try:
+            client.send()
+        except OSError:
+            client.break_off()
+
+    def _hold(self, client: Connection) -> None:
         """Account for what a client leaves in memory."""
-        self._held += size - peer.held
-        peer.held = size
+        held = client.memory()
+        self._held += held - client.held
+        client.held = held
 
-    def _finish(self, peer: Connection) -> None:
-        if not (peer.ended or peer.shut or peer.broken):
-            peer.shut_down()
-            self._lingering[peer] = None
-        if peer.broken or peer.ended or peer.is_acknowledged():
-            self._close(peer)
+    def _make_room(self) -> None:
+        """Close those who hold most, until the bound on memory holds with some room."""
+        for client in sorted(self._all, key=lambda client: -client.held):
+            if self._held <= HELD_MOST // 8 * 7:
+                break
+            self._too_much(client.name, client.held)
+            client.break_off()
+            self._close(client)
+
+    def _finish(self, client: Connection) -> None:
+        """It has all that it was owed: close our side, and wait until that has arrived."""
+        if client.half_closed:
+            self._close(client)
+            return
+        try:
+            client.transport.shut_down()
+        except OSError:
+            client.break_off()
+            return
+        client.become(Phase.SHUT)
+        self._look_whether_acknowledged(client)
+
+    def _look_whether_acknowledged(self, client: Connection) -> None:
+        if client.half_closed or client.transport.unacknowledged() == 0:
+            self._close(client)
         else:
+            self._lingering[client] = None
             self._alarm.at(time.monotonic() + LINGER_SECONDS)
 
-    def _watch(self, peer: Connection, wanted: int) -> None:
-        watched, peer.interest = peer.interest, 0
+    def _watch(self, client: Connection) -> None:
+        if client.can_resume():
+            self._resumable[client] = None
+            self._alarm.at(0.0)
+        else:
+            self._resumable.pop(client, None)
+        wanted, watched = client.wanted(), client.interest
+        if wanted == watched:
+            return
         try:
             if not wanted:
-                self._selector.unregister(peer.socket)
-                self._hang_ups.watch(peer)
+                self._selector.unregister(client.transport.socket)
             elif watched:
-                self._selector.modify(peer.socket, wanted, peer)
+                self._selector.modify(client.transport.socket, wanted, client)
             else:
-                self._hang_ups.forget(peer)
-                self._selector.register(peer.socket, wanted, peer)
-            peer.interest = wanted
+                self._selector.register(client.transport.socket, wanted, client)
+            client.interest = wanted
         except OSError as error:  # fs.epoll.max_user_watches, or no memory: see epoll_ctl(2)
-            self._unwatchable(peer.name, error.strerror)
-            peer.broken = True
-            self._close(peer)
+            client.interest = 0
+            self._unwatchable(client.name, error.strerror)
+            client.break_off()
+            self._close(client)
 
-    def _hung_up(self, peer: Connection, gone: bool) -> None:
-        if gone:
-            peer.broken = True
-            self._active[peer] = None
-        else:
-            self.half_closed.start(peer, time.monotonic())
-
-    def _close(self, peer: Connection) -> None:
+    def _close(self, client: Connection) -> None:
         """The only place where a client's descriptor is closed, once, at the end of a turn."""
-        if peer not in self._all:
-            return
-        log.debug("%s: closed", peer.name)
-        self._all.discard(peer)
-        self._turned_away.discard(peer)
-        self._lingering.pop(peer, None)
-        self._resumable.pop(peer, None)
+        log.debug("%s: closed", client.name)
+        client.become(Phase.GONE)
+        self._all.discard(client)
+        self._turned_away.discard(client)
+        self._active.pop(client, None)
+        self._lingering.pop(client, None)
+        self._resumable.pop(client, None)
         for timeouts in self._timeouts:
-            timeouts.stop(peer)
-        self._hang_ups.forget(peer)
-        if peer.interest:
-            self._selector.unregister(peer.socket)
-        peer.interest = 0
-        self._hold(peer, 0)
-        peer.socket.close()
-        if peer.waiting:
-            self._give_up(peer)
+            timeouts.stop(client)
+        if client.interest:
+            self._selector.unregister(client.transport.socket)
+        self._held -= client.held
+        client.held = client.interest = 0
+        self._admission.leave(client.origin)
+        self._writers.leave(client)
+        client.transport.socket.close()
 
     def close(self) -> None:
         """Close all of them now."""
-        for peer in self:
-            self._close(peer)
-        self._hang_ups.close()
+        for client in self:
+            client.break_off()
+            self._close(client)

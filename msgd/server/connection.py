@@ -1,205 +1,232 @@
-"""One peer: its socket, its protocol, and the output that waits for it."""
+"""One client: the phase it is in, its protocol and transport, and the output that waits for it."""
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import termios
 import time
+from enum import Enum
 from selectors import EVENT_READ, EVENT_WRITE
+from typing import TYPE_CHECKING
 
 from msgd.archive.records import Form
-from msgd.wire.events import Event
-from msgd.wire.server import ServerProtocol
+from msgd.server.fairness import BITE_FIRST, Share
+from msgd.server.transport import Plain
+
+if TYPE_CHECKING:
+    from msgd.server.addresses import Origin
+    from msgd.server.admission import Entry
+    from msgd.wire.events import Event
+    from msgd.wire.server import ServerProtocol
 
 # Output that a client has not taken; with more than this it is not read from.
 OUTPUT_BYTES = 64 * 1024
-_IOV_MAX = 1024
-# What is read at once: as much as can be taken apart in about a millisecond. That is the most for
-# plain messages; but a line that is refused, or needs an escape, takes up to 100 times as long as a
-# plain one, and 256 KiB of such would hold up everybody else for a large part of a second.
-BITE_LEAST, BITE_FIRST, BITE_MOST = 512, 4 << 10, 256 << 10
-BITE_SECONDS = 0.001
+_PIECES = 256
+
+
+class Phase(Enum):
+    """Where a client is in its life."""
+
+    GREETING = "its handshake is not done"
+    TALKING = "its requests are taken"
+    WAITING = "for the verdict on a password: nothing is taken from it"
+    LEAVING = "nothing more is taken from it, and it is sent what it is owed"
+    SHUT = "our side is closed; what still comes is thrown away"
+    BROKEN = "nothing can be received or sent any more: to be closed when the turn ends"
+    GONE = "closed"
+
+
+_P = Phase
+# From each phase to which others: a client never comes back, but from a verdict.
+_NEXT = {
+    _P.GREETING: {_P.TALKING, _P.LEAVING, _P.BROKEN},
+    _P.TALKING: {_P.WAITING, _P.LEAVING, _P.BROKEN},
+    _P.WAITING: {_P.TALKING, _P.LEAVING, _P.BROKEN},
+    _P.LEAVING: {_P.SHUT, _P.BROKEN, _P.GONE},
+    _P.SHUT: {_P.BROKEN, _P.GONE},
+    _P.BROKEN: {_P.GONE},
+    _P.GONE: set[Phase](),
+}
 
 
 class Connection:
     """A client, from accept to close. It knows nothing of the archive."""
 
     __slots__ = (
+        "_left",
         "_output",
-        "address",
-        "appetite",
-        "bite",
-        "broken",
-        "closing",
-        "ended",
+        "entry",
         "form",
-        "given_up",
+        "half_closed",
         "held",
-        "holding",
         "interest",
-        "left",
         "name",
+        "opening",
+        "origin",
         "pending",
+        "phase",
         "protocol",
-        "pushes",
-        "read_at",
-        "remaining",
-        "shut",
-        "slow",
-        "socket",
-        "waiting",
+        "session",
+        "share",
+        "transport",
     )
 
-    def __init__(self, sock: socket.socket, address: str, origin: str, message_bytes: int) -> None:
-        """``address`` is the host's; ``origin``, ``address:port``, stands in the records."""
-        self.socket = sock
-        self.address = address
-        self.name = origin
-        self.form = Form(origin)
-        self.protocol = ServerProtocol(message_bytes)
-        self._output: list[bytes | memoryview] = []
-        self.pending = 0  # bytes of output
-        self.held = 0  # bytes of output, and behind a password, at the end of the last turn
-        self.appetite = BITE_FIRST  # bytes to read at once
-        self.bite = 0  # bytes of the last read
-        self.read_at = 0.0  # when that was
-        self.pushes = False  # whether it may wait for its turn to be read from
-        self.slow = False  # a bite of its has taken too long
-        self.left: int | None = None  # bytes that it had not acknowledged: see takes_output
+    def __init__(
+        self, transport: Plain, origin: Origin, protocol: ServerProtocol, entry: Entry | None
+    ) -> None:
+        """``entry`` looks at the first bytes; without one nothing but msgd's protocol is spoken."""
+        self.transport = transport
+        self.protocol = protocol
+        self.entry = entry
+        self.phase = Phase.GREETING
+        self.half_closed = False  # the client has closed its side (RFC 9293, section 3.6)
+        self.share = Share()
+        self.session: tuple[str, str] | None = None  # the owner's name, the id
+        self.opening = False  # a session, which is answered behind the commit
         self.interest = 0  # what the selector watches
-        self.remaining: int | None = None  # bytes to read yet, once the server is stopping
-        self.waiting = False  # for the verdict on a password
-        self.holding = False  # what came behind a password is not taken up yet
-        self.given_up = False  # no password of this client is verified any more
-        self.ended = False  # the client has closed its side
-        self.closing = False  # to be closed when its output is sent
-        self.shut = False  # its output is sent, and our side closed
-        self.broken = False  # nothing can be sent or received any more
+        self.pending = 0  # bytes of output
+        self.held = 0  # bytes of our memory that it took at the end of its last turn
+        self._output: list[bytes | memoryview] = []
+        self._left = 0  # what it had not acknowledged when `takes_output` was asked before
+        self.come_from(origin)
+
+    def come_from(self, origin: Origin) -> None:
+        """Its records begin with this origin."""
+        self.origin = origin
+        self.name = origin.text  # as it stands in the records, and in the log
+        self.form = Form(origin.text)
+
+    def is_own_machine(self) -> bool:
+        """Whether the client is on this machine: it comes from the address that it has called."""
+        return self.origin.network == "127.0.0.0/8" or self.transport.called() == self.origin.host
+
+    def become(self, phase: Phase) -> None:
+        """The only way from one phase to another."""
+        if phase not in _NEXT[self.phase]:
+            raise AssertionError(f"{self.name}: from {self.phase.name} to {phase.name}")
+        self.phase = phase
+
+    def leave(self) -> None:
+        """Take nothing more from this client; it is closed when it has what it is owed."""
+        if self.phase in (Phase.GREETING, Phase.TALKING, Phase.WAITING):
+            self.become(Phase.LEAVING)
+
+    def break_off(self) -> None:
+        """Nothing can be received or sent any more; nobody is there to take the output."""
+        if self.phase not in (Phase.BROKEN, Phase.GONE):
+            self.become(Phase.BROKEN)
+        self._output.clear()
+        self.pending = 0
+
+    def is_talking(self) -> bool:
+        """Whether anything is taken from it, now or behind a verdict."""
+        return self.phase in (Phase.GREETING, Phase.TALKING, Phase.WAITING)
 
     def wants_read(self) -> bool:
         """Whether to read from this client; all of backpressure is here."""
-        if self.ended or self.broken:
+        if self.half_closed:
             return False
-        if self.shut:  # read only to throw away, so that the kernel does not reset the stream
+        if self.phase is Phase.SHUT:  # to throw it away: unread input would reset the stream
             return True
         return (
-            not self.closing
-            and not self.holding  # 1. what follows a TERM waits for its reply
-            and self.pending <= OUTPUT_BYTES  # 2. a client that does not read is not read from
-            and self.remaining != 0  # 3. stopping: what came later is not ours
+            self.phase in (Phase.GREETING, Phase.TALKING)  # 1. a TERM waits for its verdict
+            and not self.protocol.paused  # 2. what was read before comes first
+            and self.pending <= OUTPUT_BYTES  # 3. a client that does not read is not read from
+            and self.transport.remaining != 0  # 4. stopping: what came later is not ours
+        )
+
+    def can_resume(self) -> bool:
+        """Whether more can be taken of what was read from it before."""
+        return (
+            self.phase is Phase.TALKING
+            and self.protocol.paused
+            and not self.opening
+            and self.pending <= OUTPUT_BYTES
         )
 
     def wanted(self) -> int:
         """The events that the selector is to watch for this client."""
-        return (EVENT_READ if self.wants_read() else 0) | (EVENT_WRITE if self.pending else 0)
+        writes = EVENT_WRITE if self.output_waits() else 0
+        return writes | (EVENT_READ if self.wants_read() else 0)
 
-    def receive(self, most: int, stamp: bytes) -> list[Event]:
-        """Read once, a bite of at most so many bytes; what has come, taken apart."""
-        size = min(self.appetite, most)
-        if self.remaining is not None and not self.shut:
-            size = min(size, self.remaining)
-        self.bite = 0
-        try:
-            data = self.socket.recv(size)
-        except (BlockingIOError, InterruptedError):
-            return []
-        except OSError:
-            self.broken = True
-            return []
-        self.bite = len(data)
-        if not data:
-            self.ended = True
-        if self.shut or self.closing:
-            return []
-        if self.remaining is not None:
-            self.remaining -= len(data)
-        self.form.at(stamp)
-        if data:
-            return self._digest(data, size)
-        return self.protocol.end(self.form)
+    def take(self, most: int, stamp: bytes) -> list[Event]:
+        """Read once, up to ``most`` bytes, or go on with what was read before; taken apart.
 
-    def _digest(self, data: bytes, size: int) -> list[Event]:
-        """Take the bite apart, and settle by the time it took how large the next may be.
-
-        Its size grows fourfold until one was too slow, and by addition from then on, much as TCP's
-        window does (RFC 5681, section 3.1): a large slow bite comes once, not again and again.
+        Raises OSError where the connection is broken.
         """
-        began = time.monotonic()
-        events = self.protocol.receive(data, self.form)
-        took = time.monotonic() - began
-        full = self.bite == size
-        # A bare message under way must be read on: its quiet while would end it too soon.
-        self.pushes = (full or self.bite >= BITE_FIRST) and not self.protocol.unfinished
-        if took > BITE_SECONDS:
-            self.appetite = max(BITE_LEAST, int(self.bite * BITE_SECONDS / took))
-            self.slow = True
-        elif full:
-            more = BITE_FIRST if self.slow else 3 * self.appetite
-            self.appetite = min(self.appetite + more, BITE_MOST)
+        if not self.is_talking():
+            self.half_closed = self.half_closed or not self.transport.throw_away()
+            return []
+        began, size = time.monotonic(), min(self.share.bite, most)
+        self.form.at(stamp)
+        if self.protocol.paused:
+            size = min(size, BITE_FIRST)  # it has earned larger ones by other requests
+            taken, events = size, self.protocol.resume(self.form, size)
+        else:
+            taken, events = self._receive(size)
+        if self.transport.ended and not (self.half_closed or self.protocol.paused):
+            self.half_closed = True
+            events += self.protocol.end(self.form)
+        if self.phase is Phase.GREETING and self.protocol.greeted:
+            self.become(Phase.TALKING)
+        self.share.note(taken, size, time.monotonic() - began)
+        if self.protocol.unfinished:  # a bare message: its quiet while would end it too soon
+            self.share.pushes = False
         return events
 
+    def _receive(self, size: int) -> tuple[int, list[Event]]:
+        data = self.transport.receive(size)
+        events: list[Event] = []
+        taken = len(data or b"")
+        if self.entry is not None and data:
+            data, events = self.entry.open(self, data)
+        if data:
+            events += self.protocol.receive(data, self.form)
+        return taken, events
+
+    def quiet(self, stamp: bytes) -> list[Event]:
+        """It has been quiet for long enough to end a bare message."""
+        self.form.at(stamp)
+        return self.protocol.quiet(self.form)
+
     def is_done(self) -> bool:
-        """Whether nothing more is to come from this client, nor to go to it."""
-        stopped = self.remaining == 0 and not self.protocol.unfinished
-        return not (self.pending or self.holding) and (self.closing or stopped)
+        """Whether nothing more is to come from this client, as the server is stopping."""
+        return (
+            self.phase in (Phase.GREETING, Phase.TALKING)
+            and self.transport.remaining == 0
+            and not (self.protocol.paused or self.protocol.unfinished)
+        )
 
     def queue(self, data: bytes) -> None:
         """Add to the output. What is queued here is already true: echoes only after a commit."""
-        self._output.append(data)
-        self.pending += len(data)
+        if self.phase not in (Phase.BROKEN, Phase.GONE):
+            self._output.append(data)
+            self.pending += len(data)
 
     def send(self) -> None:
-        """Send what the client takes now."""
-        while self._output and not self.broken:
-            try:
-                if len(self._output) == 1:  # the usual case, in half the time
-                    sent = self.socket.send(self._output[0])
-                else:
-                    sent = self.socket.sendmsg(self._output[:_IOV_MAX])
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self.broken = True
-                return
-            self.pending -= sent
-            if self.pending:
-                self._output = [memoryview(b"".join(self._output))[sent:]]
-            else:
-                self._output = []
+        """Send what the client takes now, once. Raises OSError where the connection is broken."""
+        if len(self._output) > _PIECES:  # a small piece takes as much memory again
+            self._output = [b"".join(self._output)]
+        sent = self.transport.send(self._output)
+        self.pending -= sent
+        if not self.pending:  # the usual case
+            self._output.clear()
+            return
+        done = 0
+        while sent and sent >= len(self._output[done]):
+            sent -= len(self._output[done])
+            done += 1
+        del self._output[:done]
+        if sent:
+            self._output[0] = memoryview(self._output[0])[sent:]
 
-    def discard(self) -> None:
-        """Forget the output: nobody is there to take it."""
-        self._output, self.pending = [], 0
+    def output_waits(self) -> bool:
+        """Whether there is output that the kernel has not taken."""
+        return bool(self.pending or self.transport.pending)
 
     def takes_output(self) -> bool:
         """Whether the client has taken some of what it is sent since this was asked before."""
-        before, self.left = self.left, self.pending + self._unacknowledged()
-        return self.left not in (0, before)
+        before, self._left = self._left, self.pending + self.transport.unacknowledged()
+        return self._left not in (0, before)
 
-    def limit_input(self) -> None:
-        """Read only what has arrived by now: the server is stopping."""
-        self.remaining = _bytes(self.socket, termios.FIONREAD)
-
-    def shut_down(self) -> None:
-        """Close our side of the stream; the other may still send for a moment."""
-        self.shut = True
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.broken = True
-
-    def is_acknowledged(self) -> bool:
-        """Whether the client's side has all that was sent, so that closing takes nothing away.
-
-        A close with unread input, or input after it, resets the stream, and a reset drops what
-        is still on its way (RFC 9293, section 3.10.4; RFC 1122, section 4.2.2.13).
-        """
-        return self._unacknowledged() == 0
-
-    def _unacknowledged(self) -> int:
-        return _bytes(self.socket, termios.TIOCOUTQ)  # SIOCOUTQ in tcp(7); counts our FIN
-
-
-def _bytes(sock: socket.socket, request: int) -> int:
-    return int.from_bytes(fcntl.ioctl(sock, request, b"\0" * 4), "little")
+    def memory(self) -> int:
+        """Bytes of ours that are kept for it: output, and input that is no whole message yet."""
+        return self.pending + self.transport.pending + self.protocol.held

@@ -1,45 +1,49 @@
 """The daemon's loop: the only place that knows both the clients and the archive.
 
-One turn is the way of a message: wait; read what is ready; take the requests out of the bytes;
-commit the records of all clients together; queue the echoes; send; close what is to be closed.
-Nothing to echo exists anywhere but behind a commit.
+One turn is the way of a message, in the lines of `Server._turn`: wait; look after signals and new
+clients; take requests out of what a group of clients has sent; commit the records of all of them
+together; echo; send, and close what is to be closed. Nothing to echo exists anywhere but behind a
+commit.
 """
 
 from __future__ import annotations
 
 import logging
-import resource
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
-from selectors import EVENT_READ
+from selectors import EVENT_READ, SelectorKey
 from signal import SIGHUP, SIGINT, SIGTERM
+from typing import TYPE_CHECKING, assert_never
 
 from msgd.archive.archive import Archive
 from msgd.archive.days import DAY_BYTES, Clock
 from msgd.archive.housekeeper import Housekeeper
 from msgd.config.options import Config, ConfigError
 from msgd.process import children, systemd
+from msgd.process.limits import allow_descriptors
 from msgd.process.log import Seldom
 from msgd.process.signals import Signals
-from msgd.server.addresses import Origin
-from msgd.server.clients import Peers
-from msgd.server.connection import BITE_LEAST, BITE_SECONDS, Connection
-from msgd.server.fairness import SYNCED, UNSYNCED, Ready, Wait, order, rounds
+from msgd.server.clients import Clients
+from msgd.server.connection import Connection, Phase
+from msgd.server.fairness import SYNCED, UNSYNCED, Fairness, Pace, Turn
 from msgd.server.guard import Guard
 from msgd.server.heartbeat import Status
 from msgd.server.listeners import Listeners, bind, name_of
+from msgd.server.sessions import Writers
 from msgd.server.timers import Alarm
-from msgd.wire.events import Answer, Dropped, Event, Open, Records, Terminate
-from msgd.wire.headers import FAIL, NOT_VERIFIED, PWNO, PWOK, STOPPING, UNKNOWN
+from msgd.server.transport import broken_words
+from msgd.wire.events import Answer, Close, Dropped, Event, Open, Records, Terminate
+from msgd.wire.headers import FAIL, NOT_VERIFIED, PWNO, PWOK, STOPPING
+
+if TYPE_CHECKING:
+    from msgd.server.addresses import Origin
 
 log = logging.getLogger("msgd")
 
-STOP_SECONDS = 5.0  # for all clients to take what they are owed when the server stops
-# Beside the clients: files, listeners, children's pipes; and clients over the limit, until told so.
-_SPARE_DESCRIPTORS = 256
+STOP_SECONDS = 5.0  # for clients that do not take what they are owed when the server stops
 
 
 class Server:
@@ -53,23 +57,25 @@ class Server:
         self._config = config
         self._alarm = Alarm()
         self._clock = Clock(config.time_zone)
-        # Locked first: of a msgd that runs already this says more than that its port is taken.
-        self._archive = Archive(config.log_directory, config.sync)
-        self._listeners = Listeners(list(sockets) or bind(config), self._alarm, self._admit)
-        self.addresses = [name_of(sock) for sock in self._listeners.sockets]
         self._stamp = self._clock.stamp()
+        # Locked first: of a msgd that runs already this says more than that its port is taken.
+        self._archive = Archive(config.log_directory, config.sync, sessions=config.limits.sessions)
+        self._listeners = Listeners(list(sockets) or bind(config), self._alarm, self._admit)
         self._archive.start(self._today)
         self._guard: Guard[Connection] = Guard(config.password_hash, self._alarm)
         self._housekeeper = Housekeeper(config.log_directory)
         self._status = Status(self._alarm)
+        self._fairness = Fairness()
+        self._writers = Writers(self._archive.sessions)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
+        self._broken = Seldom(logging.WARNING, "%s")
         # One of each: those that are not verified for lack of time must not hide a wrong password.
         self._asked = {
             header: Seldom(logging.INFO, f"%s: asked to stop: {header.decode()}")
             for header in (PWOK, PWNO, FAIL)
         }
-        self._owed: list[tuple[Connection, Records | Answer]] = []
-        self._now, self._day = 0.0, ""
+        self._owed: list[tuple[Connection, Records | Answer | Open]] = []
+        self._now, self._day = time.monotonic(), ""
         self._stop_at = inf
         self._stopping = False
 
@@ -81,23 +87,25 @@ class Server:
         """Serve until asked to stop; raises `Fatal`. SIGHUP calls ``reload``."""
         self._load, self._signals = reload, signals
         self._selector = selectors.DefaultSelector()
-        self._wait = Wait(self._selector)
-        self._peers = Peers(self._selector, self._alarm, self._config, self._give_up)
+        self._clients = Clients(
+            self._selector, self._alarm, self._fairness, self._writers, self._config
+        )
         self._start()
         try:
-            while self._now < self._stop_at and (self._peers or not self._stopping):
+            while self._clients or not self._stopping:
                 self._turn()
+                if self._now >= self._stop_at:
+                    break
         finally:
             self._guard.stop()
-            self._peers.close()
+            self._clients.close()
             self._housekeeper.stop()
-            self._signals.close()
             self._selector.close()
         self._archive.close()
         log.info("stopped; %s", self._status)
 
     def _start(self) -> None:
-        _raise_descriptor_limit(self._config.limits.clients)
+        allow_descriptors(self._config.limits.clients)
         # A freed block of this size raises malloc's thresholds (mallopt(3)): buffers are then
         # taken from memory that is already there, without a page fault for every 4 KiB.
         block = bytearray(8 << 20)
@@ -105,7 +113,7 @@ class Server:
         self._archive.lock.name_holder()
         self._selector.register(self._signals, EVENT_READ, self._take_signals)
         self._listeners.watch(self._selector)
-        log.info("listening on %s", ", ".join(self.addresses))
+        log.info("listening on %s", ", ".join(map(name_of, self._listeners.sockets)))
         systemd.notify("READY=1")
 
     @property
@@ -114,104 +122,149 @@ class Server:
         return self._stamp[:DAY_BYTES].decode()
 
     def _turn(self) -> None:
-        ready = self._wait.until(self._alarm.due)
+        ready = self._wait()
+        clients = self._look_after(ready)
+        if self._now >= self._alarm.due:
+            self._keep_time()
+        turn = Turn(self._fairness.rounds(clients), len(clients), self._pace())
+        while True:
+            self._take_group(turn)
+            kept = self._commit()
+            self._echo(kept)
+            self._clients.settle()
+            if not turn.goes_on:
+                break
+
+    def _wait(self) -> list[tuple[SelectorKey, int]]:
+        """Who is ready; nobody, when it is time for something else."""
+        ready = self._selector.select(max(0.0, self._alarm.due - time.monotonic()))
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
         if self._today < self._housekeeper.day:  # set back: it may be at this day's file
             self._housekeeper.stop()
             self._day = ""
-        pace = SYNCED if self._archive.sync == "always" else UNSYNCED
-        light, heavy = order(self._readable(ready))
-        self._serve(light, pace.commit_bytes, inf)
-        if heavy:
-            self._serve(rounds(heavy), pace.commit_bytes, pace.until(self._now, len(ready)))
-        if self._now >= self._alarm.due:
-            self._expire()
-            self._commit()
+        return ready
 
-    def _readable(self, ready: Ready) -> list[Connection]:
-        """The clients to read from; the others that are ready are seen to."""
-        readable = []
+    def _look_after(self, ready: list[tuple[SelectorKey, int]]) -> list[Connection]:
+        """Signals and new clients at once; the clients that something is to be taken from."""
+        clients = self._clients.resumable()
         for key, events in ready:
-            peer = key.data
-            if not isinstance(peer, Connection):
-                peer()
+            client = key.data
+            if not isinstance(client, Connection):
+                client()
             elif events & EVENT_READ:
-                readable.append(peer)
+                clients.append(client)
             else:
-                self._peers.activate(peer)
-        return readable
+                self._clients.activate(client)
+        return clients
 
-    def _serve(self, peers: Iterable[Connection], commit_bytes: int, until: float) -> None:
-        """Read once from each client, as long as there is time; commit in groups."""
-        size = 0
-        for peer in peers:
-            self._take(peer, self._peers.receive(peer, self._stamp, self._now))
-            size += peer.bite
-            late = time.monotonic() >= until
-            if late or size >= commit_bytes:
-                self._commit()
-                size = 0
-            if late:
-                return
-        self._commit()
+    def _pace(self) -> Pace:
+        return SYNCED if self._archive.sync == "always" else UNSYNCED
 
-    def _take(self, peer: Connection, events: list[Event]) -> None:
-        """Put the records into the batch, and note in order what the client is owed for what."""
+    def _take_group(self, turn: Turn) -> None:
+        """Take what these clients have sent; each is charged for the work that it causes."""
+        most = self._clients.most()
+        for client in turn.group():
+            if client.wants_read() or client.can_resume():
+                began = time.monotonic()
+                made = self._take(client, most)
+                self._fairness.charge(client.share, time.monotonic() - began, made)
+                turn.add(made)
+
+    def _take(self, client: Connection, most: int) -> int:
+        """Up to this number of bytes; how many bytes of records and replies came of them."""
+        try:
+            made = self._note(client, client.take(most, self._stamp))
+        except OSError as error:
+            self._break_off(client, error)
+            return 0
+        except MemoryError:
+            log.error("%s: closed: there is no memory for what it has sent", client.name)
+            self._clients.break_off(client)
+            return 0
+        self._clients.heard(client, self._now)
+        return made
+
+    def _break_off(self, client: Connection, error: OSError) -> None:
+        """The connection is broken; what is worth a line of the log is not a mere reset."""
+        if words := broken_words(client.name, error):
+            self._broken(words)
+        self._clients.break_off(client)
+
+    def _note(self, client: Connection, events: list[Event]) -> int:
+        """Put records into the batch, and note in order what the client is owed for what."""
+        made = 0
         for event in events:
-            if isinstance(event, Records):
-                self._archive.append(event.archive)
-                self._owed.append((peer, event))
-            elif isinstance(event, Answer):
-                self._owed.append((peer, event))
-            elif isinstance(event, Terminate):
-                self._ask(peer, event.password)
-            elif isinstance(event, Open):  # the archive knows no sessions yet
-                peer.holding = True
-                self._owed.append((peer, peer.protocol.refuse_open(UNKNOWN)))
-            elif isinstance(event, Dropped):
-                self._dropped(peer.name, event.size)
-            else:
-                self._peers.dismiss(peer, self._now)
+            match event:
+                case Records():
+                    self._archive.append(event.archive)
+                    self._owed.append((client, event))
+                    made += len(event.archive) + len(event.echo)
+                case Answer():
+                    self._owed.append((client, event))
+                    made += len(event.data)
+                case Open():
+                    client.opening = True
+                    self._owed.append((client, event))
+                case Terminate():
+                    self._ask(client, event.password)
+                case Dropped():
+                    self._dropped(client.name, event.size)
+                case Close():
+                    if client.phase is not Phase.WAITING:  # else behind the verdict
+                        self._clients.dismiss(client, self._now)
+                case _:
+                    assert_never(event)
+        return made
 
-    def _expire(self) -> None:
-        """What is due because time has passed, as of the moment at which this turn began.
+    def _commit(self) -> int:
+        """Write the batch; how many of its entries are kept, from the first on."""
+        return self._archive.commit(self._today)
 
-        A client that was ready to be read then was not quiet, however long the turn took.
+    def _echo(self, kept: int) -> None:
+        """Queue what is owed: echoes of what is kept, and FAIL for what is not.
+
+        Sessions are opened behind all that was read before: their numbers are true then.
         """
-        for peer in self._peers.expire(self._now):
-            peer.form.at(self._stamp)
-            self._take(peer, peer.protocol.quiet(peer.form))
-        self._resume()
-        self._step_guard()
+        owed, self._owed = self._owed, []
+        opening = list[tuple[Connection, Open]]()
+        for client, event in owed:
+            match event:
+                case Records() if kept:
+                    kept -= 1
+                    self._status.archived += event.messages
+                    self._writers.note(client, event.last)
+                    client.queue(event.echo)
+                case Records():
+                    self._status.refused += event.messages
+                    client.queue(client.protocol.refused(event.messages).data)
+                case Answer():
+                    client.queue(event.data)
+                case Open():
+                    opening.append((client, event))
+            self._clients.activate(client)
+        for client, event in opening:
+            client.queue(self._writers.open(client, event).data)
+        if owed:
+            self._status.soon(self._now)
+            if self._stopping:  # however slow the disk is, what had arrived is answered
+                self._give_time()
+
+    def _keep_time(self) -> None:
+        """What is due because time has passed."""
+        for client in self._clients.expire(self._now):
+            self._note(client, client.quiet(self._stamp))
+        for client, header in self._guard.step(self._now):
+            self._answer(client, header)
         self._listeners.step(self._now)
         if self._now >= self._status.next():
             self._keep_house()
         self._alarm.due = min(
-            self._peers.next(),
+            self._clients.next(),
             self._guard.next(self._now),
             self._listeners.next(),
             self._status.next(),
             self._stop_at,
         )
-
-    def _commit(self) -> None:
-        """Write the batch; only then are the echoes owed, and FAIL for what is not in it."""
-        owed, self._owed = self._owed, []
-        kept = self._archive.commit(self._today)
-        for peer, event in owed:
-            if isinstance(event, Answer):
-                peer.queue(event.data)
-            elif kept:
-                kept -= 1
-                peer.queue(event.echo)
-                self._status.archived += event.messages
-            else:
-                peer.queue(peer.protocol.refused(event.messages).data)
-                self._status.refused += event.messages
-            self._peers.activate(peer)
-        self._peers.settle()
-        if owed:
-            self._status.soon(self._now)
 
     def _keep_house(self) -> None:
         """Once a second while something happens, and now and then while nothing does."""
@@ -224,59 +277,36 @@ class Server:
             self._status.new_day()
             self._housekeeper.wish(self._day)
         self._housekeeper.step(self._config.keep_days, self._config.compress)
-        self._status.report(len(self._peers), self._archive.refusing, self._now)
+        self._status.report(len(self._clients), self._archive.refusing, self._now)
 
     def _admit(self, sock: socket.socket, origin: Origin) -> None:
-        self._peers.admit(sock, origin, self._now)
+        self._clients.admit(sock, origin, self._now)
 
-    def _ask(self, peer: Connection, password: bytes) -> None:
-        """Have it verified; or say at once that it is not."""
-        peer.holding = True
-        if self._stopping or peer.given_up:
-            self._answer_password(peer, FAIL)
+    def _ask(self, client: Connection, password: bytes) -> None:
+        """Have a password verified; nothing more is taken from the client before the verdict."""
+        client.become(Phase.WAITING)
+        if self._stopping:
+            self._answer(client, FAIL)
         else:
-            peer.waiting = True
-            self._guard.ask(peer.address, peer, password, self._now)
+            self._guard.ask(client.origin.network, client, password, self._now)
 
-    def _resume(self) -> None:
-        """Go on behind passwords, for as long as one bite may take: who comes too late is first
-        in the next turn.
-
-        There may be thousands of lines behind one, and of passwords that are not verified.
-        """
-        end = time.monotonic() + BITE_SECONDS
-        while time.monotonic() < end and (peer := self._peers.resumable()) is not None:
-            while peer.holding and not peer.waiting and time.monotonic() < end:
-                peer.form.at(self._stamp)
-                events = peer.protocol.resume(peer.form, BITE_LEAST)
-                peer.holding = peer.protocol.paused
-                self._take(peer, events)
-            self._peers.activate(peer)
-
-    def _give_up(self, peer: Connection) -> None:
-        """It is gone, or may be: no password of its takes the place of another's any more."""
-        peer.given_up = True
-        if self._guard.leave(peer.address, peer):
-            self._answer_password(peer, FAIL)
-
-    def _step_guard(self) -> None:
-        for peer, header in self._guard.step(self._now):
-            self._answer_password(peer, header)
-
-    def _answer_password(self, peer: Connection, header: bytes) -> None:
-        """Answer a TERM; what came behind it is taken up in the next turn.
+    def _answer(self, client: Connection, header: bytes) -> None:
+        """Answer a TERM, unless the client is gone; what came behind it is taken up then.
 
         Where there is no password the answer is known, also to those that nobody verifies.
         """
+        if client.phase is not Phase.WAITING:
+            return
         if header == FAIL and self._guard.stored is None:
             header = PWNO
         reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
-        self._owed.append((peer, peer.protocol.reply(header, reason)))
-        self._asked[header](peer.name)
-        peer.waiting = False
+        self._owed.append((client, client.protocol.reply(header, reason)))
+        self._asked[header](client.name)
+        client.become(Phase.TALKING)
+        if client.half_closed:
+            self._clients.dismiss(client, self._now)
         if header == PWOK:
-            self._stop(f"password accepted from {peer.name}")
-        self._alarm.at(self._now)
+            self._stop(f"password accepted from {client.name}")
 
     def _take_signals(self) -> None:
         for number in self._signals.take():
@@ -299,21 +329,30 @@ class Server:
         log.info("stopping: %s", why)
         systemd.notify("STOPPING=1")
         self._stopping = True
-        self._stop_at = self._now + STOP_SECONDS
-        self._alarm.at(self._stop_at)
+        self._give_time()
         self._listeners.close()
-        for peer in self._peers:
-            self._peers.limit_input(peer)
-        for peer in self._guard.stop():
-            self._answer_password(peer, FAIL)
+        self._clients.stop()
+        for client in self._guard.stop():
+            self._answer(client, FAIL)
+
+    def _give_time(self) -> None:
+        """The time to stop begins anew: for clients that do not take what they are owed."""
+        self._stop_at = time.monotonic() + STOP_SECONDS
+        self._alarm.at(self._stop_at)
 
     def _reload(self) -> None:
-        """Read the configuration again; a broken one changes nothing."""
+        """Read the configuration again; whatever goes wrong, the old one stays."""
         systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             self._configure(self._load())
         except ConfigError as error:
             log.error("%s; going on with the old configuration", error)
+        except Exception as error:
+            log.error(
+                "the configuration cannot be read again: %s: %s; going on with the old one",
+                type(error).__name__,
+                error,
+            )
         self._archive.reopen(self._today)
         systemd.notify("READY=1")
 
@@ -322,27 +361,13 @@ class Server:
             if getattr(config, key) != getattr(self._config, key):
                 log.warning("%s: a change needs a restart", key)
                 config = config._replace(**{key: getattr(self._config, key)})
-        self._config = config
-        self._clock = Clock(config.time_zone)
+        clock = Clock(config.time_zone)
+        allow_descriptors(config.limits.clients)
+        self._clients.configure(config)
+        self._config, self._clock = config, clock
         self._guard.stored = config.password_hash
         self._archive.sync = config.sync
-        self._peers.configure(config)
-        _raise_descriptor_limit(config.limits.clients)
+        self._archive.sessions.most = config.limits.sessions
         self._housekeeper.wish(self._today)
         self._housekeeper.step(config.keep_days, config.compress)
         log.info("configuration read again")
-
-
-def _raise_descriptor_limit(clients: int) -> None:
-    """Each client takes a descriptor; the soft limit is low for the sake of select(2) only."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = clients + _SPARE_DESCRIPTORS
-    if soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
-    if hard < needed:
-        log.warning(
-            "limits.clients: %d need %d descriptors, but the limit (ulimit -Hn) is %d",
-            clients,
-            needed,
-            hard,
-        )

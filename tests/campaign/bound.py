@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from msgd.server.clients import HELD_BYTES
-from msgd.server.connection import BITE_FIRST, BITE_MOST, OUTPUT_BYTES
-from msgd.server.fairness import SYNCED
+from msgd.server.clients import HELD_MOST
+from msgd.server.fairness import BITE_MOST, SYNCED
 
-# One byte in, so many out, for the shortest line that is answered: "\n", "FAIL unknown header\n".
-GROWTH = len(b"FAIL unknown header\n")
-OBJECT_BYTES = 240  # of Python's own for one such answer, until it is committed
 BASE_BYTES = 40 << 20  # the daemon itself, and what malloc keeps
 CLIENT_BYTES = 2 << 10  # one that is idle takes 1.1 KiB
+TLS_BYTES = 26 << 10  # more for one over TLS, with a certificate of its own
+# One byte in, up to this many out: "\n", "FAIL unknown header\n". And Python's own bytes for one
+# such answer until it is committed.
+GROWTH, OBJECT_BYTES = len(b"FAIL unknown header\n"), 240
+# A message of one byte a line, which is no UTF-8: it is held, its record and its echo are made,
+# joined with others, and written: MORE \\xff and a line feed for each of its bytes.
+MESSAGE_GROWTH = 2 + 3 * (6 + 10)
 
 
-def most_memory(clients: int, message_bytes: int) -> int:
-    """Bytes of memory that so many clients can make the daemon take, whatever they send.
+def most_memory(clients: int, message_bytes: int, tls: bool = False) -> int:
+    """Bytes of memory that this number of clients can make the daemon take, whatever they send.
 
-    For all together: what is read before the next commit, and its answers; then output, and lines
-    behind passwords, up to where everybody is read from in small bites. For each client: itself;
-    an unfinished line; the MORE lines of an unfinished message, which may be as many empty ones
-    again; output up to where it is not read from any more; one small bite more, which is answered
-    or waits behind a password. A bytearray that grows takes an eighth more than it holds.
+    Output and unfinished input of all clients together are bounded (`HELD_MOST`): those who hold
+    most are closed. To that comes one group, with the last bite that it was complete with, or the
+    last message that it released.
     """
-    group = SYNCED.commit_bytes + BITE_MOST
-    together = group * (1 + GROWTH + OBJECT_BYTES) + HELD_BYTES
-    text = (max(message_bytes, 1024) + 2 * message_bytes + BITE_FIRST) * 9 // 8
-    each = CLIENT_BYTES + text + OUTPUT_BYTES + GROWTH * BITE_FIRST
-    return BASE_BYTES + together + clients * each
+    bite = BITE_MOST * (1 + GROWTH + OBJECT_BYTES)
+    group = 3 * SYNCED.group_bytes + max(bite, MESSAGE_GROWTH * message_bytes)
+    return BASE_BYTES + HELD_MOST + group + clients * (CLIENT_BYTES + tls * TLS_BYTES)

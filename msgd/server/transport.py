@@ -1,0 +1,208 @@
+"""The system calls of one connection: plain, or with TLS in between.
+
+A transport takes and gives bytes without ever blocking. The socket below stays what the selector
+watches, and what the kernel tells of it: what is unread, and what is unacknowledged.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import termios
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from msgd.server.addresses import unmapped
+
+if TYPE_CHECKING:
+    import ssl
+
+_BUFFERS = os.sysconf("SC_IOV_MAX")  # the most that one sendmsg(2) takes
+_THROWN_BYTES = 64 << 10
+_PLAIN_BYTES = 64 << 10  # of plain text are encrypted at once
+
+
+class Plain:
+    """A socket as it is."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.ended = False  # the client has said that nothing follows
+        self.remaining: int | None = None  # bytes to receive yet, once the server is stopping
+
+    def limit(self) -> None:
+        """Receive only what has arrived by now."""
+        self.remaining = self.unread()
+
+    @property
+    def pending(self) -> int:
+        """Bytes that `send` has taken, and the kernel has not."""
+        return 0
+
+    def receive(self, size: int) -> bytes | None:
+        """Up to ``size`` bytes; None: nothing for now; b"" at the end of the stream: see `ended`.
+
+        Raises OSError where the connection is broken.
+        """
+        if self.remaining is not None:
+            size = min(size, self.remaining)
+        try:
+            data = self.socket.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        self.ended = not data
+        if self.remaining is not None:
+            self.remaining -= len(data)
+        return data
+
+    def send(self, output: Sequence[bytes | memoryview]) -> int:
+        """Send what fits of the first buffers; how many bytes of them that were. Raises OSError."""
+        try:
+            if len(output) == 1:  # the usual case, in half the time
+                return self.socket.send(output[0])
+            return self.socket.sendmsg(output[:_BUFFERS])
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def shut_down(self) -> None:
+        """Close our side; the client may still send. Raises OSError."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def throw_away(self) -> bool:
+        """Receive what nobody wants any more; false at the end of it. Raises OSError."""
+        try:
+            return self.socket.recv(_THROWN_BYTES) != b""
+        except (BlockingIOError, InterruptedError):
+            return True
+
+    def is_gone(self) -> bool:
+        """Whether the connection was reset, or both sides are closed; asked of the kernel.
+
+        A client that has closed its side alone may still read (poll(2), POLLHUP).
+        """
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        return bool(poll.poll(0))
+
+    def called(self) -> str:
+        """The address of ours that the client has called."""
+        return unmapped(str(self.socket.getsockname()[0]))
+
+    def unread(self) -> int:
+        """Bytes that have arrived and were not received."""
+        return _bytes(self.socket, termios.FIONREAD)
+
+    def unacknowledged(self) -> int:
+        """Bytes that the client's side has not acknowledged: SIOCOUTQ in tcp(7), with our FIN.
+
+        A close with unread input, or input after it, resets the stream, and a reset drops what
+        is still on its way (RFC 9293, section 3.10.4; RFC 1122, section 4.2.2.13).
+        """
+        return _bytes(self.socket, termios.TIOCOUTQ)
+
+
+class Tls(Plain):
+    """TLS over a socket, in memory: what is decrypted is given out whole, nothing waits inside."""
+
+    def __init__(
+        self,
+        below: Plain,
+        context: ssl.SSLContext,
+        first: bytes,
+        verified: Callable[[ssl.SSLObject], None],
+    ) -> None:
+        """``first`` is what the client has sent so far; ``verified`` is called when it is known.
+
+        ``verified`` raises ssl.SSLError for a client that may not come in.
+        """
+        import ssl  # 3 MB of OpenSSL, only for those who use it
+
+        super().__init__(below.socket)
+        self.remaining = below.remaining
+        self.greeting = True  # the handshake of TLS is still under way
+        self._ssl = ssl
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._session = context.wrap_bio(self._in, self._out, server_side=True)
+        self._verified = verified
+        self._unsent = b""  # encrypted
+        self._in.write(first)
+
+    @property
+    def pending(self) -> int:
+        return len(self._unsent)
+
+    def receive(self, size: int) -> bytes | None:
+        """As `Plain.receive`; raises ssl.SSLError, an OSError, for what is not TLS as it must be.
+
+        A stream that ends without close_notify is at its end as well: only whole lines count.
+        """
+        data = super().receive(size)
+        if data:
+            self._in.write(data)
+        elif data is not None:
+            self._in.write_eof()
+        return self.taken()
+
+    def taken(self) -> bytes | None:
+        """What is in the bytes that have come; None where that is not a whole record yet."""
+        try:
+            if self.greeting:
+                self._session.do_handshake()
+                self._verified(self._session)
+                self.greeting = False
+            return self._decrypted()
+        except self._ssl.SSLWantReadError:
+            return None
+        finally:
+            self._flush()  # an answer of TLS's own, or the alert that tells why it ends
+
+    def _decrypted(self) -> bytes | None:
+        parts = []
+        try:
+            while data := self._session.read(_PLAIN_BYTES):
+                parts.append(data)
+            self.ended = True  # close_notify
+        except self._ssl.SSLWantReadError:
+            pass
+        except (self._ssl.SSLEOFError, self._ssl.SSLZeroReturnError):
+            self.ended = True
+        return b"".join(parts) or None
+
+    def send(self, output: Sequence[bytes | memoryview]) -> int:
+        """Encrypt some of the output once all is sent that was encrypted before."""
+        if self._unsent:
+            self._flush()
+        if self._unsent or not output:
+            return 0
+        data = output[0] if len(output) == 1 else b"".join(output[:_BUFFERS])
+        taken = self._session.write(data[:_PLAIN_BYTES])
+        self._flush()
+        return taken
+
+    def shut_down(self) -> None:
+        """Say close_notify, and only then close our side."""
+        with suppress(self._ssl.SSLError):  # the client's own need not have come
+            self._session.unwrap()
+        self._flush()
+        super().shut_down()
+
+    def _flush(self) -> None:
+        """Send what TLS wants to say; what does not fit goes with the next `send`."""
+        self._unsent += self._out.read()
+        if self._unsent:
+            sent = super().send([self._unsent])
+            self._unsent = self._unsent[sent:]
+
+
+def _bytes(sock: socket.socket, request: int) -> int:
+    return int.from_bytes(fcntl.ioctl(sock, request, b"\0" * 4), "little")
+
+
+def broken_words(name: str, error: OSError) -> str:
+    """What the log says of a connection that broke; nothing of a mere reset."""
+    if error.errno is not None and type(error).__module__ != "ssl":
+        return ""
+    return f"{name}: {error}"
