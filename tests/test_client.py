@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
+import threading
+from math import inf, nan
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -11,6 +16,7 @@ from hypothesis import strategies as st
 from msgd.client import (
     Client,
     ConnectionLost,
+    InUse,
     MsgdError,
     NotConnected,
     PasswordRefused,
@@ -22,7 +28,7 @@ from msgd.wire.client import ProtocolError
 from msgd.wire.headers import encode_message
 from msgd.wire.text import escape
 from tests.conftest import PASSWORD, Daemon, Start
-from tests.scripted import echo, greet, receive, says, scripted, silent
+from tests.scripted import Part, echo, greet, receive, says, scripted, silent
 
 
 def test_send_returns_the_text_as_archived(msgd: Daemon) -> None:
@@ -96,20 +102,6 @@ def test_terminate(msgd: Daemon) -> None:
     assert msgd.wait() == 0
 
 
-def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(NotConnected, match="nobody listens"):
-        Client(port=port)
-
-
-@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 300, "..", "x\x1b[31m.invalid"])
-def test_no_such_host(host: str) -> None:
-    with pytest.raises(NotConnected, match="no host called") as caught:
-        Client(host)
-    assert "\x1b" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -141,7 +133,7 @@ def test_a_server_that_stops_answering_is_given_up() -> None:
 def test_a_break_is_counted() -> None:
     part = says(b"MESG a\n", b"FAIL full\n", b"MESG ")
     with scripted(part) as port, Client(port=port) as client:
-        receipts = client.send_many("abcdef")
+        receipts = client.send_many(list("abcdef"))
         found = [next(receipts), next(receipts)]
         with pytest.raises(ConnectionLost) as caught:
             next(receipts)
@@ -214,6 +206,234 @@ class Nothing:
 
     def read(self) -> Block:
         raise AssertionError
+
+
+def test_a_client_in_use_gives_no_receipt_for_another_message(msgd: Daemon) -> None:
+    with Client(port=msgd.port) as client:
+        found = []
+        for receipt in client.send_many(["A", "B"]):
+            for call in (lambda: client.send("X"), client.ping, lambda: client.terminate("x")):
+                with pytest.raises(InUse, match="in use"):
+                    call()
+            found.append(receipt)
+        assert found == [Receipt(1, "A"), Receipt(2, "B")]
+        assert client.send("X") == "X"
+    assert msgd.texts() == ["A", "B", "X"]
+
+
+def test_an_interrupted_call_leaves_no_answer_for_the_next(msgd: Daemon) -> None:
+    for interrupted in (Client.ping, lambda client: client.terminate("x")):
+        client = Client(port=msgd.port)
+        wait = client._link.wait
+
+        def interrupt(*args: object) -> NoReturn:
+            raise KeyboardInterrupt
+
+        def once(*args: Any, client: Client = client, wait: Any = wait) -> object:
+            client._link.wait = interrupt  # type: ignore[method-assign,assignment]
+            return wait(*args)
+
+        client._link.wait = once  # type: ignore[method-assign,assignment]
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(client)
+        with pytest.raises(ConnectionLost, match="ended without its answer"):
+            client.send("next")
+
+
+@pytest.mark.parametrize("text", [None, 5, ["x"], bytearray(b"x")])
+def test_what_is_no_text_is_an_error_at_once(msgd: Daemon, text: Any) -> None:
+    with Client(port=msgd.port) as client:
+        with pytest.raises(TypeError, match="str or bytes"):
+            client.send(text)
+        with pytest.raises(TypeError, match="str or bytes"):
+            client.terminate(text)
+        assert client.send("next") == "next"
+        with pytest.raises(TypeError, match="str or bytes"):
+            list(client.send_many(["one", text, "three"]))
+
+
+def test_a_single_text_is_not_several(msgd: Daemon) -> None:
+    with Client(port=msgd.port) as client, pytest.raises(TypeError, match="several"):
+        client.send_many("abc")
+
+
+def test_receipts_that_nobody_asks_for_are_warned_of(msgd: Daemon) -> None:
+    with Client(port=msgd.port) as client, pytest.warns(RuntimeWarning, match="nothing was sent"):
+        client.send_many(["a"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"port": 6743 + 65536}, ValueError),
+        ({"port": 0}, ValueError),
+        ({"port": "6743"}, TypeError),
+        ({"port": True}, TypeError),
+        ({"host": ""}, ValueError),
+        ({"host": None}, TypeError),
+        ({"host": []}, ValueError),
+        ({"host": ["a", None]}, TypeError),
+        ({"host": "a\0b"}, ValueError),
+        ({"host": "a:70000"}, ValueError),
+        ({"host": "/" + "x" * 200}, ValueError),
+        ({"timeout": None}, TypeError),
+        ({"timeout": 0}, ValueError),
+        ({"timeout": -1}, ValueError),
+        ({"timeout": inf}, ValueError),
+        ({"timeout": nan}, ValueError),
+        ({"timeout": True}, TypeError),
+        ({"tls": "yes"}, TypeError),
+        ({"tls": True, "host": "/run/x"}, ValueError),
+    ],
+)
+def test_what_cannot_be_meant_is_an_error(wrong: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Client(**wrong)
+
+
+def drips(*parts: bytes) -> Part:
+    """Answers everything with these bytes, and then with one x after the other for ever."""
+
+    def part(connection: socket.socket) -> None:
+        greeting = parts[0] == b"PONG\n"
+        if greeting:
+            greet(connection)
+        connection.recv(1 << 16)
+        connection.sendall(b"".join(parts[greeting:]))
+        poll = select.poll()
+        poll.register(connection, select.POLLRDHUP)
+        while not poll.poll(10):
+            connection.sendall(b"x")
+
+    return part
+
+
+@pytest.mark.parametrize("beginning", [b"MESG ", b"FAIL "])
+def test_a_reply_has_one_deadline_whatever_trickles_in(beginning: bytes) -> None:
+    with (
+        scripted(drips(b"FAIL ")) as port,
+        pytest.raises(NotConnected, match=r"no answer for 0\.2 seconds"),
+    ):
+        Client(port=port, timeout=0.2)
+    for call in (Client.ping, lambda client: client.terminate("x")):
+        with (
+            scripted(drips(b"PONG\n", b"FAIL ")) as port,
+            Client(port=port, timeout=0.2) as client,
+            pytest.raises(ConnectionLost, match=r"no answer for 0\.2 seconds"),
+        ):
+            call(client)
+    with (
+        scripted(drips(b"PONG\n", beginning)) as port,
+        Client(port=port, timeout=0.2) as client,
+        pytest.raises(ConnectionLost, match=r"no answer for 0\.2 seconds"),
+    ):
+        client.send("x" * 60_000)
+
+
+def test_a_server_that_talks_on_after_its_goodbye_holds_nobody() -> None:
+    with (
+        scripted(drips(b"PONG\n", b"PWOK\n")) as port,
+        Client(port=port, timeout=0.2) as client,
+    ):
+        client.terminate("x")
+        assert client.closed
+
+
+@pytest.mark.parametrize("endless", [b"FAIL " + b"x" * 60, b"MORE x\n", b"MESG " + b"x" * 60])
+def test_an_endless_reply_is_not_msgds(endless: bytes) -> None:
+    def part(connection: socket.socket) -> None:
+        greet(connection)
+        connection.recv(1 << 16)
+        while True:  # until the client goes
+            connection.sendall(endless * 1000)
+
+    for call in (Client.ping, lambda client: client.terminate("x"), lambda c: c.send("x" * 60)):
+        with (
+            scripted(part) as port,
+            Client(port=port) as client,
+            pytest.raises(ConnectionLost, match="not msgd"),
+        ):
+            call(client)
+
+
+class Trickle:
+    """A source that gives a message every 10 ms until it is stopped."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._read, self._write = os.pipe()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.01):
+            os.write(self._write, b"x")
+
+    def fileno(self) -> int | None:
+        return self._read
+
+    def read(self) -> Block:
+        os.read(self._read, 1)
+        return Block(b"MESG x\n", 1)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        os.close(self._read)
+        os.close(self._write)
+
+
+def test_sending_is_no_progress_of_a_server_that_does_not_answer() -> None:
+    source = Trickle()
+    try:
+        with (
+            scripted(silent) as port,
+            Client(port=port, timeout=0.2) as client,
+            pytest.raises(ConnectionLost, match="no answer") as caught,
+        ):
+            list(client.transmit(Pipeline(), source))
+        assert caught.value.unknown > 0
+    finally:
+        source.stop()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"MESG other\nMESG b\n", b"MESG A\n", b"MESG b\nMESG a\n", b"MESG \n", b"MESG a \n",
+     b"MORE a\nMESG b\n", b"MESG a\rMESG b"],
+)  # fmt: skip
+def test_what_is_not_the_echo_of_what_was_sent_confirms_nothing(answer: bytes) -> None:
+    def part(connection: socket.socket) -> None:
+        greet(connection)
+        assert receive(connection, 14) == b"MESG a\nMESG b\n"
+        connection.sendall(answer)
+        receive(connection, 1)  # until the client has gone
+
+    with (
+        scripted(part) as port,
+        Client(port=port) as client,
+        pytest.raises(ConnectionLost, match="not msgd") as caught,
+    ):
+        list(client.send_many(["a", "b"]))
+    assert caught.value.confirmed == 0
+
+
+def test_an_echo_without_the_escapes_is_not_msgds() -> None:
+    with scripted(echo) as port, Client(port=port) as client:
+        assert client.send("plain") == "plain"
+        with pytest.raises(ConnectionLost, match="not msgd"):
+            client.send("\x1b")
+
+
+def test_an_echo_of_what_is_not_sent_yet_is_not_msgds() -> None:
+    for text in (b"a", b"\x1b"):
+        pipeline = Pipeline()
+        pipeline.add(Block(b"MESG %b\n" % text * 3, 3))
+        pipeline.sent(len(b"MESG %b\nME" % text))
+        assert pipeline.receive(b"MESG %b\n" % escape(text))[0].messages == 1
+        with pytest.raises(ProtocolError):
+            pipeline.receive(b"MESG %b\n" % escape(text))
 
 
 # The pipeline takes answers in blocks. The model below takes them one by one, as they are meant:

@@ -5,35 +5,40 @@
         for receipt in client.send_many(lines):
             print(receipt.number, receipt.text)
 
-Time-outs are seconds without any progress, not for the whole of a call: however long it takes,
-a call goes on as long as the server goes on. Every error is a `MsgdError`. A client is for one
-thread at a time.
+A question has one time-out for its answer, whatever trickles in; a call that sends many messages
+goes on as long as answers come. What goes wrong with the server is a `MsgdError`; what cannot be
+meant is a ValueError or a TypeError, at once. A client does one thing at a time: a call while
+another is under way is an `InUse`.
 """
 
 from __future__ import annotations
 
-import re
-import select
-import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from time import monotonic
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
+from msgd.client.dial import dial
 from msgd.client.errors import (
     ConnectionLost,
+    InUse,
     MsgdError,
     NoSessions,
     NotConnected,
-    NotNow,
     PasswordRefused,
     Refused,
-    SessionError,
 )
-from msgd.client.inflight import SESS, UNKNOWN_HEADER, Answer, Block, Pipeline, session_number
-from msgd.wire.client import ClientProtocol, ProtocolError, Reply
-from msgd.wire.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, TERM, encode_message, request
-from msgd.wire.text import escape
+from msgd.client.inflight import SESS, Answer, Pipeline, session_number
+from msgd.client.link import BLOCK_BYTES, Link, Patience
+from msgd.client.servers import PORT, Server, checked_seconds, checked_session, safe, servers
+from msgd.client.texts import Receipt, Source, Texts, as_bytes, receipts
+from msgd.wire.client import ProtocolError, Reply
+from msgd.wire.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, TERM, UNKNOWN, request
+
+if TYPE_CHECKING:
+    from msgd.client.tls import Tls
 
 __all__ = [
     "BLOCK_BYTES",
@@ -48,79 +53,76 @@ __all__ = [
     "receipts",
 ]
 
-PORT = 6743
-
-# One bounded read a turn. A block is as long, so that no copy of one costs much.
-BLOCK_BYTES = 64 << 10
-
 # The replies that are one line, and whether a text belongs to each.
 _REPLIES = {PONG: False, PWOK: False, PWNO: False, PWIV: False, FAIL: True, SESS: True}
 _REPLY_BYTES = 1024
 
-_SESSION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _STRANGER = "what listens there is not msgd, check the port"
-
-# For how long a block of texts is gathered, in seconds.
-_GATHER_SECONDS = 0.005
-
-
-class Receipt(NamedTuple):
-    """The server's answer to one message: archived as `text`, or refused for a reason."""
-
-    number: int  # of the message, counted from 1
-    text: str | None
-    refusal: str | None = None
-
-
-class Source(Protocol):
-    """Where blocks of messages come from."""
-
-    ended: bool
-
-    def fileno(self) -> int | None:
-        """What to wait for until `read` does not block; None: it never does."""
-
-    def read(self) -> Block:
-        """The next block, perhaps an empty one; sets `ended` when it is the last."""
 
 
 class Client:
-    """A connection to a msgd.
+    """A connection to a msgd. Leaving the context closes it.
 
-    Connecting raises `NotConnected`. `timeout` is in seconds. Leaving the context closes it.
+    `host` is a name, an address, or the absolute path of a Unix-domain socket; of several, which
+    may carry a port of their own (``"b:6744"``), it is the first that answers. `timeout` is in
+    seconds. With `tls`, which is True or a `Tls`, the server has to prove its name. Connecting
+    raises `NotConnected`.
 
     With `session` the messages belong to the session of this name (1 to 64 letters, digits, and
     ``._-``), and are numbered: `last` is the number of the last one that is known to be in the
     archive, 0 for a new session. Whoever sends ``texts`` from the beginning of a session, and
     goes on with ``texts[client.last:]`` after a break, has each of them in the archive once.
-    A refused message keeps its number, which the archive leaves out. The server without sessions
+    A refused message keeps its number, which the archive leaves out. A server without sessions
     raises `NoSessions`, a session that cannot go on `SessionError`.
     """
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: str | Sequence[str] = "127.0.0.1",
         port: int = PORT,
         timeout: float = 10.0,
         *,
+        tls: Tls | bool | None = None,
         session: str | None = None,
     ) -> None:
-        if session is not None and not re.fullmatch(_SESSION, session, re.ASCII):
-            raise ValueError(f"no name for a session: {session!r}")
-        self.host, self.port, self.timeout = host, port, timeout
-        self.session = session
+        choice = servers(host, port)
+        self.timeout = checked_seconds("timeout", timeout)
+        self.session = None if session is None else checked_session(session)
+        self._tls = checked_tls(tls, choice)
         self.last = 0
         self._following = 1  # the number that the server gives to the next message
-        self._socket = self._connect()
-        self._progress = 0.0  # when the server last took or gave a byte, or was last owed nothing
-        self._deaf = False  # the server takes nothing any more
+        self._lock = Lock()
+        self._why_closed = "the client is closed"
+        self._connect_to_one_of(choice)
+
+    def _connect_to_one_of(self, choice: list[Server]) -> None:
+        reasons = []
+        for server in choice:
+            self.server = server
+            try:
+                self._connect()
+                return
+            except NotConnected as error:
+                reasons.append(str(error))
+        raise NotConnected("; ".join(reasons))
+
+    def _connect(self) -> None:
+        self._link = self._linked()
         try:
             self._shake_hands()
-            if session is not None:
-                self._open_session(session)
+            if self.session is not None:
+                self._open_session(self.session)
         except MsgdError:
             self.close()
             raise
+
+    def _linked(self) -> Link:
+        connection = dial(self.server, self.timeout)
+        if self._tls is None:
+            return Link(connection)
+        from msgd.client.secure import secured
+
+        return secured(connection, self.server, self._tls, Patience(self.timeout))
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +137,11 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; the server goes on. May be called twice."""
-        self._socket.close()
+        self._link.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._link.closed
 
     def closed_by_server(self) -> bool:
         """Whether the server has closed the connection, or it broke, while nothing was due."""
@@ -147,15 +153,15 @@ class Client:
 
     @property
     def address(self) -> str:
-        """Where this client wants to connect: ``host:port``, ``[host]:port`` for IPv6."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return _safe(f"{host}:{self.port}")
+        """Where this client is connected: ``host:port``, ``[host]:port`` for IPv6, or a path."""
+        return str(self.server)
 
     def ping(self) -> float:
         """Ask whether the server is there; returns the round-trip time in seconds."""
-        start = monotonic()
-        self._expect(self._ask(request(PING)), PONG)
-        return monotonic() - start
+        with self._in_use():
+            start = monotonic()
+            self._expect(self._ask(request(PING)), PONG)
+            return monotonic() - start
 
     def send(self, text: str | bytes) -> str:
         """Send one message, of several lines where the text holds line feeds.
@@ -163,7 +169,7 @@ class Client:
         Returns the text as archived: with escapes for what may not stand in an archive.
         Raises `Refused` and `ConnectionLost`.
         """
-        [receipt] = self.send_many([text])
+        [receipt] = self._receipts(Texts([as_bytes(text)]))
         if receipt.text is None:
             raise Refused(receipt.refusal or "")
         return receipt.text
@@ -171,18 +177,16 @@ class Client:
     def send_many(self, texts: Iterable[str | bytes]) -> Iterator[Receipt]:
         """Send messages without waiting for each, and yield the receipts in order.
 
-        Holds a few megabytes of them at most. An iterable that blocks holds up what was taken
-        from it in the milliseconds before, and all receipts: let it be quick. A refusal is a
+        It sends while it is iterated: nothing without. It holds a few megabytes of messages at
+        most. An iterable that blocks holds up all receipts: let it be quick. A refusal is a
         receipt and ends nothing; `ConnectionLost` ends it. If the iteration is given up while
         answers are due, the client is closed.
         """
-        pipeline = Pipeline(self._following - 1)
-        try:
-            for answer in self.transmit(pipeline, _Texts(texts)):
-                yield from receipts(answer)
-        finally:
-            if not pipeline.idle:
-                self.close()
+        return _Receipts(self._receipts(Texts(texts)))
+
+    def _receipts(self, texts: Texts) -> Iterator[Receipt]:
+        for answer in self.transmit(Pipeline(self._following - 1), texts):
+            yield from receipts(answer)
 
     def terminate(self, password: str | bytes) -> None:
         """Ask the server to stop; returns when it has stopped listening and said goodbye.
@@ -190,237 +194,200 @@ class Client:
         Raises `PasswordRefused` where the server goes on, `Refused` where it cannot verify the
         password now.
         """
-        secret = _bytes(password)
+        secret = as_bytes(password)
         if b"\n" in secret or b"\r" in secret:  # would end the request: not well formed
             raise PasswordRefused(well_formed=False)
-        reply = self._ask(request(TERM, secret))
-        if reply.header in (PWNO, PWIV):
-            raise PasswordRefused(reply.header == PWNO)
-        self._expect(reply, PWOK)
-        self._await_end()
+        with self._in_use():
+            reply = self._ask(request(TERM, secret))
+            if reply.header in (PWNO, PWIV):
+                raise PasswordRefused(reply.header == PWNO)
+            self._expect(reply, PWOK)
+            self._await_end()
 
     def transmit(self, pipeline: Pipeline, source: Source) -> Iterator[Answer]:
         """Send all that is in the pipeline and the source; yield the answers as they come.
 
-        It reads while it writes, so that no backpressure of the server's can stop both. It
-        raises `ConnectionLost`; the pipeline can then go on with another client. In a session
+        It raises `ConnectionLost`; the pipeline can then go on with another client. In a session
         that client must have the same one, and message k of the pipeline has the number
         ``start + k``: those that the archive holds already are answered without being sent.
         `NotNow` and `SessionError` are a session's.
         """
-        self._progress = monotonic()
-        try:
-            pipeline.begin(self.session or "", self.last, self._following)
-            yield from pipeline.told()
-            while not (source.ended and pipeline.idle):
-                wanted = None if source.ended or not pipeline.has_room else source
-                sending = bool(pipeline.output())
-                readable, writable, ready = self._wait(sending, not pipeline.idle, wanted)
-                if ready:
-                    pipeline.add(source.read())
-                    yield from pipeline.told()
-                if writable:
-                    pipeline.sent(self._write(pipeline.output()))
-                if readable:
-                    yield from pipeline.receive(self._read())
+        with self._in_use():
+            try:
+                self._check_silence()
+                pipeline.begin(self.session or "", self.last, self._following, self.address)
+                yield from self._transmit(pipeline, source)
+                pipeline.check_end()
+            except ProtocolError:
+                raise _counted(ConnectionLost(_STRANGER), pipeline) from None
+            except ConnectionLost as error:
+                raise _counted(error, pipeline) from None
+            finally:
                 self.last, self._following = pipeline.archived, pipeline.next_number
+                if not pipeline.idle or pipeline.failure is not None:
+                    self._close("the client is closed: answers were still due when a call ended")
+
+    def _transmit(self, pipeline: Pipeline, source: Source) -> Iterator[Answer]:
+        """It reads while it writes, so that no backpressure of the server's can stop both."""
+        patience, progress = Patience(self.timeout), pipeline.progress
+        yield from pipeline.told()
+        while not (source.ended and pipeline.idle):
+            wanted = None if source.ended or not pipeline.has_room else source
+            readable, writable, ready = self._wait(pipeline, wanted, patience)
+            if writable:
+                pipeline.sent(self._link.write(pipeline.output()))
+            if readable:
+                yield from pipeline.receive(self._link.read())
                 if pipeline.failure is not None and not (source.ended and pipeline.idle):
                     raise pipeline.failure
-            pipeline.check_end()
-            if pipeline.failure is not None:
-                self.close()  # it says more than it is asked: the next answer would be in doubt
-        except ProtocolError:
-            self._lost(_STRANGER, pipeline)
-        except NotNow as error:
-            self.close()
-            error.confirmed, error.refused = pipeline.confirmed, pipeline.refused
-            raise
-        except SessionError:
-            self.close()
-            raise
-        except ConnectionLost as error:
-            self._lost(str(error), pipeline)
+            if pipeline.progress != progress:
+                progress = pipeline.progress
+                patience.restart()
+            elif not patience.left:
+                raise ConnectionLost(self._silent())
+            if ready and wanted is not None:  # it may block: what can be sent is sent before
+                pipeline.add(wanted.read())
+                yield from pipeline.told()
 
-    def _lost(self, reason: str, pipeline: Pipeline) -> NoReturn:
-        self.close()
-        raise ConnectionLost(
-            reason, pipeline.confirmed, pipeline.refused, pipeline.unknown
-        ) from None
+    def _wait(
+        self, pipeline: Pipeline, source: Source | None, patience: Patience
+    ) -> tuple[bool, bool, bool]:
+        """Wait for the link and the source; a server that owes nothing may be silent for ever."""
+        descriptor = source.fileno() if source else None
+        at_hand = source is not None and descriptor is None
+        sending = bool(pipeline.output())
+        if not pipeline.under_way:
+            patience.restart()
+        if at_hand:
+            readable, writable, _ = self._link.wait(sending, Patience(0))
+            return readable, writable, True
+        return self._link.wait(sending, None if pipeline.idle else patience, descriptor)
 
-    def _connect(self) -> socket.socket:
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """One call at a time, or one would get the answer that belongs to the other."""
+        if not self._lock.acquire(blocking=False):
+            raise InUse
         try:
-            connection = socket.create_connection((self.host, self.port), self.timeout)
-        except OSError as error:
-            raise NotConnected(self._why_not(error)) from None
-        except UnicodeError:  # no name can look like this one
-            raise NotConnected(self._why_not(socket.gaierror())) from None
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setblocking(False)
-        return connection
+            if self.closed:
+                raise ConnectionLost(self._why_closed)
+            yield
+        finally:
+            self._lock.release()
 
-    def _why_not(self, error: OSError) -> str:
-        match error:
-            case socket.gaierror():
-                return f"there is no host called '{_safe(self.host)}': check the name"
-            case ConnectionRefusedError():
-                return f"nobody listens at {self.address}: is msgd started there?"
-            case TimeoutError():
-                return f"cannot connect to {self.address}: {self._silent()}"
-        return f"cannot connect to {self.address}: {error.strerror}"
+    def _close(self, why: str) -> None:
+        if not self.closed:
+            self._why_closed = why
+            self.close()
 
     def _shake_hands(self) -> None:
         try:
             reply = self._ask(request(PING))
         except ConnectionLost as error:
             raise NotConnected(f"no handshake with {self.address}: {error}") from None
+        if reply.header == FAIL and safe(reply.text) == "tls required":
+            raise NotConnected(f"{self.address} wants TLS, and this was a plain connection: --tls")
         if reply.header == FAIL:
-            raise NotConnected(f"{self.address} refuses the connection: {_reason(reply)}")
-        if reply.header != PONG:
+            raise NotConnected(f"{self.address} refuses the connection: {safe(reply.text)}")
+        if reply.header != PONG or self.closed:
             raise NotConnected(f"no handshake with {self.address}: {_STRANGER}")
 
     def _open_session(self, session: str) -> None:
-        reply = self._ask(request(SESS, session.encode()))
-        if reply.header == FAIL and _reason(reply) == UNKNOWN_HEADER:
-            raise NoSessions(f"{self.address} has no sessions: its msgd is too old")
-        if reply.header == FAIL:
-            raise NotConnected(f"{self.address} refuses the session: {_reason(reply)}")
-        if reply.header != SESS:
-            raise NotConnected(f"no session with {self.address}: {_STRANGER}")
         try:
-            self.last = session_number(reply.text)
-        except ProtocolError:
-            raise NotConnected(f"no session with {self.address}: {_STRANGER}") from None
+            reply = self._ask(request(SESS, session.encode()))
+            if reply.header == FAIL and reply.text == UNKNOWN.encode():
+                raise NoSessions(f"{self.address} has no sessions: its msgd is too old")
+            if reply.header == FAIL:
+                raise NotConnected(f"{self.address} refuses the session: {safe(reply.text)}")
+            self.last = session_number(reply.text if reply.header == SESS else b"")
+        except (ConnectionLost, ProtocolError) as error:
+            why = _STRANGER if isinstance(error, ProtocolError) else error
+            raise NotConnected(f"no session with {self.address}: {why}") from None
         self._following = self.last + 1
 
     def _ask(self, question: bytes) -> Reply:
-        """Send one request and wait for its one reply; nothing else may be under way."""
-        self._progress = monotonic()
-        line = b""
+        """Send one request and wait for its one reply, which is one line."""
+        line, patience = b"", Patience(self.timeout)
         try:
-            while not line.endswith(b"\n"):
-                readable, writable, _ = self._wait(bool(question), owed=True)
+            self._check_silence()
+            while b"\n" not in line:
+                readable, writable, _ = self._link.wait(bool(question), patience)
                 if writable:
-                    question = question[self._write(memoryview(question)) :]
+                    question = question[self._link.write(memoryview(question)) :]
                 if readable:
-                    line = _one_line(line + self._read())
-            return _reply(line[:-1])
+                    line = _one_line(line + self._link.read())
+                if not patience.left and b"\n" not in line:
+                    raise ConnectionLost(self._silent())
+            line, _, surplus = line.partition(b"\n")
+            if surplus:
+                self._close(f"the client is closed: {_STRANGER}")
+            return _reply(line)
         except ProtocolError:
-            self.close()
+            self._close(f"the client is closed: {_STRANGER}")
             raise ConnectionLost(_STRANGER) from None
+        except BaseException:  # the answer would be taken for that to the next question
+            self._close("the client is closed: a call has ended without its answer")
+            raise
+
+    def _check_silence(self) -> None:
+        """Nothing may have come that was not asked for: it would pass for the next answer."""
+        try:
+            if self._link.read():
+                raise ConnectionLost(_STRANGER)
         except ConnectionLost:
-            self.close()
+            self._close("the client is closed")
             raise
 
     def _expect(self, reply: Reply, header: bytes) -> None:
         if reply.header == FAIL:
-            raise Refused(_reason(reply))
+            raise Refused(safe(reply.text))
         if reply.header != header:
-            self.close()
+            self._close(f"the client is closed: {_STRANGER}")
             raise ConnectionLost(_STRANGER)
 
     def _await_end(self) -> None:
         """Wait until the server closes: then all that it has received is archived."""
-        self._progress = monotonic()
+        patience = Patience(self.timeout)
         try:
-            while True:
-                self._wait(sending=False, owed=True)
-                self._read()
+            while patience.left:
+                self._link.wait(False, patience)
+                self._link.read()
         except ConnectionLost:
-            self.close()
-
-    def _wait(
-        self, sending: bool, owed: bool, source: Source | None = None
-    ) -> tuple[bool, bool, bool]:
-        """Wait until there is something to read, room to write, or the source is ready.
-
-        While the server owes an answer, `timeout` seconds without progress are an error.
-        """
-        if self._socket.fileno() < 0:
-            raise ConnectionLost("the client is closed")
-        poll = select.poll()
-        wanted = select.POLLIN | (select.POLLOUT if sending and not self._deaf else 0)
-        poll.register(self._socket, wanted)
-        waits_for = source.fileno() if source else None
-        if waits_for is not None:
-            poll.register(waits_for, select.POLLIN)
-        at_hand = source is not None and waits_for is None
-        ready = dict(poll.poll(0 if at_hand else self._patience(owed)))
-        if owed and not ready and not at_hand and self._patience(owed) == 0:
-            raise ConnectionLost(self._silent())
-        server = ready.get(self._socket.fileno(), 0)
-        writable = bool(server & select.POLLOUT)
-        return bool(server & ~select.POLLOUT), writable, at_hand or waits_for in ready
-
-    def _patience(self, owed: bool) -> float | None:
-        """For how many milliseconds to wait; None: for ever."""
-        if not owed:
-            self._progress = monotonic()
-            return None
-        return max(0.0, self._progress + self.timeout - monotonic()) * 1000
+            pass
+        finally:
+            self._close("the client is closed: it has stopped the server")
 
     def _silent(self) -> str:
         return f"no answer for {self.timeout:g} seconds"
 
-    def _read(self) -> bytes:
-        try:
-            data = self._socket.recv(BLOCK_BYTES)
-        except BlockingIOError:
-            return b""
-        except OSError as error:
-            raise ConnectionLost(f"the connection broke ({error.strerror})") from None
-        if not data:
-            raise ConnectionLost("the server closed the connection")
-        self._progress = monotonic()
-        return data
 
-    def _write(self, data: memoryview) -> int:
-        try:
-            size = self._socket.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            # The server is gone, but its last answers may still be here to be read; behind
-            # them, reading finds the error too.
-            self._deaf = True
-            return 0
-        self._progress = monotonic()
-        return size
+class _Receipts(Iterator[Receipt]):
+    """The receipts of `send_many`: warns where nobody asks for any, and so nothing is sent."""
+
+    def __init__(self, source: Iterator[Receipt]) -> None:
+        self._source = source
+        self._begun = False
+
+    def __next__(self) -> Receipt:
+        self._begun = True
+        return next(self._source)
+
+    def __del__(self) -> None:
+        if not self._begun:
+            from warnings import warn
+
+            warn("send_many was not iterated: nothing was sent", RuntimeWarning, stacklevel=2)
 
 
-class _Texts:
-    """Texts as a source: as many at a time as fit into a block."""
-
-    def __init__(self, texts: Iterable[str | bytes]) -> None:
-        self.ended = False
-        self._texts = iter(texts)
-
-    def fileno(self) -> int | None:
-        return None
-
-    def read(self) -> Block:
-        wire, size, patience = list[bytes](), 0, monotonic() + _GATHER_SECONDS
-        while size < BLOCK_BYTES and monotonic() < patience:
-            text = next(self._texts, None)
-            if text is None:
-                self.ended = True
-                break
-            wire.append(encode_message(_bytes(text)))
-            size += len(wire[-1])
-        return Block(b"".join(wire), len(wire))
-
-
-def receipts(answer: Answer) -> Iterator[Receipt]:
-    """The receipt of each message that this answer is for."""
-    if answer.refusal is not None:
-        for number in range(answer.first, answer.first + answer.messages):
-            yield Receipt(number, None, answer.refusal)
-    for number, reply in enumerate(ClientProtocol().receive(answer.echo), answer.first):
-        yield Receipt(number, reply.text.decode("utf-8", "backslashreplace"))
+def _counted(error: ConnectionLost, pipeline: Pipeline) -> ConnectionLost:
+    error.confirmed, error.refused = pipeline.confirmed, pipeline.refused
+    error.unknown = pipeline.unknown
+    return error
 
 
 def _one_line(data: bytes) -> bytes:
-    """The reply to one request, or its beginning, is one short line and nothing behind it."""
-    if data.find(b"\n") + 1 not in (0, len(data)) or len(data) > _REPLY_BYTES:
+    """The reply to one request, or its beginning, is one short line."""
+    if len(data.partition(b"\n")[0]) > _REPLY_BYTES:
         raise ProtocolError
     if not any(header.startswith(data[:4]) for header in _REPLIES):
         raise ProtocolError
@@ -434,14 +401,15 @@ def _reply(line: bytes) -> Reply:
     return Reply(header, text)
 
 
-def _bytes(text: str | bytes) -> bytes:
-    """Text as UTF-8; what UTF-8 cannot carry becomes an escape, as on the server."""
-    return text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+def checked_tls(tls: Tls | bool | None, choice: list[Server]) -> Tls | None:
+    """What is meant by the parameter `tls`; raises ValueError and TypeError."""
+    if tls is None or tls is False:
+        return None
+    from msgd.client.tls import Tls
 
-
-def _reason(reply: Reply) -> str:
-    return escape(reply.text).decode()  # it goes to terminals, whoever has sent it
-
-
-def _safe(text: str) -> str:
-    return escape(_bytes(text)).decode()
+    if tls is not True and not isinstance(tls, Tls):
+        raise TypeError(f"tls is True, False or a Tls, not {tls!r}")
+    for server in choice:
+        if server.is_socket:
+            raise ValueError(f"TLS is for hosts; {server} is a socket of this machine")
+    return Tls() if tls is True else tls

@@ -26,7 +26,6 @@ WINDOW_BYTES = 4 << 20
 
 SESS = b"SESS"
 TAKEN_OVER = "session taken over"
-UNKNOWN_HEADER = "unknown header"
 
 # The longest line that a FAIL or a SESS can be.
 _LINE_BYTES = 1024
@@ -70,7 +69,8 @@ class Pipeline:
         self.refused = 0
         self.already = 0  # messages that the session had before; they count as confirmed
         self.failure: Exception | None = None  # what the answers of the last `receive` ended with
-        self.archived = start  # the number of the last message that is known to be in the archive
+        self._server = ""
+        self._archived: dict[str, int] = {}  # by server; what `archived` says of this one
         self._start = start
         self._blocks: deque[_Unanswered] = deque()
         self.bytes_unanswered = 0  # in the blocks
@@ -80,7 +80,6 @@ class Pipeline:
         self._got = 0  # bytes of the next echo that have come
         self._line = bytearray()  # the beginning of a FAIL or SESS line
         self._session = ""
-        self._opened = False  # the session has been opened, over any connection
         self._known = 0  # this many messages are in the archive, by the number that was told
         self._told: list[Answer] = []  # confirmed by their number alone
         self._ahead = b""  # is sent before the blocks go on
@@ -145,6 +144,8 @@ class Pipeline:
 
     def sent(self, size: int) -> None:
         """So many bytes of `output` are sent."""
+        if not size:
+            return
         if self._ahead:
             self._ahead = self._ahead[size:]
             return
@@ -153,22 +154,44 @@ class Pipeline:
             self._next, self._at = self._next + 1, 0
             self._drop_answered()
 
-    def begin(self, session: str = "", last: int = 0, following: int = 0) -> None:
-        """Go on over this connection, which has opened this session, or none.
+    @property
+    def progress(self) -> object:
+        """Something else whenever the server has brought the work forward.
+
+        An answer does, and 64 KiB of the first message or of its echo; not a message that is
+        only sent, nor a byte or two.
+        """
+        sent = -1 if self._next else self._at >> 16
+        return self.answered, self._got >> 16, sent, self._void, self._opening
+
+    @property
+    def under_way(self) -> bool:
+        """Whether something of this connection waits for an answer."""
+        return bool(self._next or self._opening or (self._blocks and self._at > self._blocks[0].at))
+
+    @property
+    def archived(self) -> int:
+        """The number of the last message that is known to be in the archive of this server."""
+        return self._archived.get(self._server, self._start)
+
+    def begin(self, session: str = "", last: int = 0, following: int = 0, server: str = "") -> None:
+        """Go on over this connection to this server, which has opened this session, or none.
 
         `last` is the number of the session's last message in the archive, `following` the one
-        that the server gives to the next. Raises `SessionError`.
+        that the server gives to the next. A session belongs to its server: on another one what
+        was confirmed elsewhere is left out, and the messages keep their numbers. Raises
+        `SessionError`.
         """
         if not self._unused:
             self.rewind()
-        self._session = session
+        self._session, self._server = session, server
         if not session:
             return
-        if self._opened:
+        if server in self._archived:
             self._check_told(last)
         else:
-            self._opened = True
-            self.already = max(0, last - self._start)
+            self._archived[server] = self._start
+            self.already = max(self.already, last - self._start)
         self._known = last - self._start
         self._settle()
         if self._start + max(self.answered, self._known) + 1 != following:
@@ -177,7 +200,7 @@ class Pipeline:
     @property
     def _unused(self) -> bool:
         """Whether nothing of this has been sent over any connection."""
-        return not (self._next or self._at or self._sent or self.answered or self._opened)
+        return not (self._next or self._at or self._sent or self.answered or self._archived)
 
     def rewind(self) -> None:
         """Begin again with the first message without an answer, on a new connection."""
@@ -257,7 +280,7 @@ class Pipeline:
         self._window = min(2 * (self._window + done - block.echo_at), WINDOW_BYTES)
         self._advance(block, messages, done)
         self.confirmed += messages
-        self.archived = self._start + self.answered
+        self._archived[self._server] = self._start + self.answered
         return answer
 
     def _whole(self, block: _Unanswered) -> int:
@@ -354,7 +377,8 @@ class Pipeline:
                 f" {self.archived}, and its last is {last} now"
             )
         sent = self._start + max(self.answered + self.unknown, self.already)
-        left_out = self.archived < last < self.next_number
+        # A number between is one that was left out, unless another server has had its message.
+        left_out = self.archived < last < self.next_number and len(self._archived) == 1
         if last > sent or left_out:
             raise SessionError(
                 f"somebody else writes the session {self._session}: its last number is {last},"
@@ -376,7 +400,7 @@ class Pipeline:
         while self._blocks and not self._blocks[0].messages:
             self.bytes_unanswered -= len(self._blocks.popleft().wire)
         self._at = self._blocks[0].at if self._blocks else 0
-        self.archived = max(self.archived, self._start + self._known)
+        self._archived[self._server] = max(self.archived, self._start + self._known)
 
     def _advance(self, block: _Unanswered, messages: int, echo_at: int) -> None:
         """The block's next messages, whose echo ends there, are answered."""

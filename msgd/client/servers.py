@@ -1,0 +1,92 @@
+"""What a server is called: a host and a port, or the path of a socket in the file system."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from math import isfinite
+from typing import NamedTuple
+
+from msgd.wire.text import escape
+
+PORT = 6743
+
+_SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_PATH_BYTES = 107  # of sockaddr_un, without its NUL
+
+
+class Server(NamedTuple):
+    """One server; an absolute path as host is a Unix-domain socket."""
+
+    host: str
+    port: int
+
+    @property
+    def is_socket(self) -> bool:
+        return self.host.startswith("/")
+
+    def __str__(self) -> str:
+        """``host:port``, ``[host]:port`` for IPv6, or the path, fit for a terminal."""
+        if self.is_socket:
+            return safe(self.host)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return safe(f"{host}:{self.port}")
+
+
+def servers(host: str | Sequence[str], port: int) -> list[Server]:
+    """The servers that are meant; raises ValueError and TypeError where none can be."""
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port is a number, not {port!r}")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"there is no port {port}: they are 1 to 65535")
+    hosts = [host] if isinstance(host, str) else list(host)
+    if not hosts:
+        raise ValueError("no host is given")
+    return [_server(one, port) for one in hosts]
+
+
+def _server(host: str, port: int) -> Server:
+    """`host` may carry a port of its own: ``host:port``, ``[address]:port``."""
+    if not isinstance(host, str):
+        raise TypeError(f"host is text, not {host!r}")
+    if not host or "\0" in host:
+        raise ValueError(f"no host is called {host!r}")
+    if host.startswith("/"):
+        if len(os.fsencode(host)) > _PATH_BYTES:
+            raise ValueError(f"no socket has such a long path: {host!r}")
+        return Server(host, port)
+    found = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?|([^:]+):(\d+)", host, re.ASCII)
+    if not found:
+        return Server(host, port)
+    own = found[2] or found[4]
+    if own and not 1 <= int(own) <= 65535:
+        raise ValueError(f"there is no port {own}: they are 1 to 65535")
+    return Server(found[1] or found[3], int(own or port))
+
+
+def checked_seconds(name: str, value: float) -> float:
+    """A time that can be waited for; raises ValueError and TypeError for any other."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {value!r}")
+    if not isfinite(value) or value <= 0:
+        raise ValueError(f"{name} is a number of seconds above 0, not {value!r}")
+    return value
+
+
+def checked_session(session: str) -> str:
+    """The name of a session; raises ValueError and TypeError for what is none."""
+    if not isinstance(session, str):
+        raise TypeError(f"session is text, not {session!r}")
+    if not _SESSION.fullmatch(session):
+        raise ValueError(
+            f"no session is called {session!r}: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter"
+            " or digit"
+        )
+    return session
+
+
+def safe(text: str | bytes) -> str:
+    """The text as a terminal may have it, wherever it comes from."""
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+    return escape(data).decode().replace("\n", "\\x0a")
