@@ -145,11 +145,12 @@ class Client:
 
     def closed_by_server(self) -> bool:
         """Whether the server has closed the connection, or it broke, while nothing was due."""
-        if self._socket.fileno() < 0:
+        try:
+            with self._in_use():
+                self._check_silence()
+        except ConnectionLost:
             return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        return False
 
     @property
     def address(self) -> str:
