@@ -383,7 +383,7 @@ def _explain(server: str, error: Exception) -> Exception:
 
 def _credentials(path: str) -> str:
     try:
-        import nkeys  # type: ignore[import-not-found]  # noqa: F401
+        import nkeys  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
     except ImportError:
         raise Denied(
             "nkeys is not installed, and a credentials file needs it: pip install 'nats-py[nkeys]'"
