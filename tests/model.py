@@ -8,10 +8,21 @@ from __future__ import annotations
 import string
 import unicodedata
 
-BIDI_AND_SEPARATORS = {
-    0x061C, 0x200E, 0x200F, 0x2028, 0x2029, 0x202A, 0x202B, 0x202C, 0x202D, 0x202E,
-    0x2066, 0x2067, 0x2068, 0x2069,
+SEPARATORS = {0x2028, 0x2029}
+BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+ANNOTATIONS = {0xFFF9, 0xFFFA, 0xFFFB}
+NONCHARACTERS = {*range(0xFDD0, 0xFDF0)} | {c for c in range(0x110000) if c & 0xFFFE == 0xFFFE}
+# Default_Ignorable_Code_Point in DerivedCoreProperties.txt, line by line.
+IGNORABLE = {
+    0x00AD, 0x034F, 0x061C, *range(0x115F, 0x1161), *range(0x17B4, 0x17B6),
+    *range(0x180B, 0x180E), 0x180E, 0x180F, *range(0x200B, 0x2010), *range(0x202A, 0x202F),
+    *range(0x2060, 0x2065), 0x2065, *range(0x2066, 0x2070), 0x3164, *range(0xFE00, 0xFE10),
+    0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B),
+    0xE0000, 0xE0001, *range(0xE0002, 0xE0020), *range(0xE0020, 0xE0080),
+    *range(0xE0080, 0xE0100), *range(0xE0100, 0xE01F0), *range(0xE01F0, 0xE1000),
 }  # fmt: skip
+NEEDED = {0x200C, 0x200D, *range(0xFE00, 0xFE10)}  # by emoji, Persian and Indic scripts
+HIDDEN = SEPARATORS | BIDI | ANNOTATIONS | NONCHARACTERS | (IGNORABLE - NEEDED)
 
 
 def escaped(text: bytes) -> bytes:
@@ -32,13 +43,17 @@ def escaped(text: bytes) -> bytes:
     return out
 
 
+def is_unsafe(char: str) -> bool:
+    """Whether it is not archived as it is; TAB and the line feed are looked at elsewhere."""
+    return unicodedata.category(char) == "Cc" or ord(char) in HIDDEN
+
+
 def visible(char: str) -> bytes:
-    code = ord(char)
-    if char in "\t\n":
+    if char in "\t\n" or not is_unsafe(char):
         return char.encode()
-    if unicodedata.category(char) == "Cc" or code in BIDI_AND_SEPARATORS:
-        return b"\\x%02x" % code if code < 256 else b"\\u%04x" % code
-    return char.encode()
+    code = ord(char)
+    form = "\\x%02x" if code < 0x100 else "\\u%04x" if code < 0x10000 else "\\U%08x"
+    return (form % code).encode()
 
 
 def well_formed(password: bytes) -> bool:
@@ -46,9 +61,7 @@ def well_formed(password: bytes) -> bool:
         text = password.decode()
     except UnicodeDecodeError:
         return False
-    return 1 <= len(password) <= 1024 and not any(
-        unicodedata.category(char) == "Cc" or ord(char) in BIDI_AND_SEPARATORS for char in text
-    )
+    return 1 <= len(password) <= 1024 and not any(map(is_unsafe, text))
 
 
 def opening(argument: bytes) -> tuple[bytes, int | None] | None:

@@ -8,31 +8,59 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msgd.wire.text import escape, is_plain, typed, unsafe_lines
-from tests.model import BIDI_AND_SEPARATORS, escaped
+from msgd.wire.text import escape, is_plain, typed
+from tests.model import NEEDED, escaped, is_unsafe, visible
 
-CONTROLS = [code for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"]
-NAMED = sorted({*CONTROLS, *BIDI_AND_SEPARATORS} - {ord("\t"), ord("\n")})
-SPECIAL = st.sampled_from([chr(code) for code in NAMED]).map(str.encode)
+ALL = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+UNSAFE = [char for char in ALL if is_unsafe(char) and char not in "\t\n"]
+SPECIAL = st.sampled_from(UNSAFE).map(str.encode)
 MIXED = st.lists(st.one_of(st.binary(max_size=4), SPECIAL, st.text().map(str.encode))).map(b"".join)
+# Of category Cf, but with a glyph: signs that enclose digits, and hieroglyphs' joiners.
+WITH_GLYPH = {
+    *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD,
+    *range(0x13430, 0x13441),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("code", NAMED, ids="U+{:04X}".format)
-@pytest.mark.parametrize("around", [(b"", b""), (b"a", b"b"), ("é".encode(), "—".encode())])
-@pytest.mark.parametrize("size", [1, 5000])  # short and long texts are searched in two ways
-def test_named_characters_become_visible(code: int, around: tuple[bytes, bytes], size: int) -> None:
-    before, after = around[0] * size, around[1] * size
-    text = before + chr(code).encode() + after
-    expected = f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    assert escape(text) == before + expected.encode() + after
-    assert not is_plain(text)
+@pytest.mark.parametrize("around", ["", "ab", "é—"])
+def test_unsafe_characters_become_visible(around: str) -> None:
+    before, after = around[:1].encode(), around[1:].encode()
+    for char in UNSAFE:
+        assert escape(before + char.encode() + after) == before + visible(char) + after
+        assert not is_plain(before + char.encode() + after)
+
+
+def test_they_are_found_in_long_texts_too() -> None:
+    """Short and long texts are searched in two ways."""
+    for char in UNSAFE[::37]:
+        for around in (b"a" * 5000, "é—😀".encode() * 1000):
+            text = around + char.encode() + around
+            assert escape(text) == around + visible(char) + around
 
 
 def test_every_other_character_stays() -> None:
-    kept = set(range(0x110000)) - set(range(0xD800, 0xE000)) - set(NAMED)
-    text = "".join(map(chr, sorted(kept))).encode()
+    text = "".join(sorted(set(ALL) - set(UNSAFE))).encode()
     assert escape(text) == text
     assert is_plain(text)
+
+
+def test_the_rule_is_that_of_the_unicode_database() -> None:
+    """As far as this Python's database knows: it has no Default_Ignorable_Code_Point."""
+    unsafe = set(UNSAFE) | {"\t", "\n"}
+    categories = {char: unicodedata.category(char) for char in ALL}
+    hidden = {char for char, category in categories.items() if category in {"Cc", "Zl", "Zp"}}
+    formats = {char for char, category in categories.items() if category == "Cf"}
+    assert hidden <= unsafe
+    assert formats - set(map(chr, WITH_GLYPH | NEEDED)) <= unsafe
+    controlled = {char for char in ALL if unicodedata.bidirectional(char) in _BIDIRECTIONAL}
+    assert controlled <= unsafe
+    # What is escaped and has a name is a format character, or one of these.
+    others = {char for char in unsafe - hidden - formats if unicodedata.name(char, "")}
+    words = ("FILLER", "VARIATION SELECTOR", "JOINER", "INHERENT")
+    assert all(any(word in unicodedata.name(char) for word in words) for char in others)
+
+
+_BIDIRECTIONAL = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 @pytest.mark.parametrize("byte", range(0x80, 0x100))
@@ -47,15 +75,13 @@ def test_escape_is_the_model(text: bytes) -> None:
     assert escape(escape(text)) == escape(text)
 
 
-@given(st.lists(MIXED.map(lambda text: text.replace(b"\n", b"") + b"\n")), st.integers(0, 300))
-def test_unsafe_lines_are_those_that_need_an_escape(lines: list[bytes], plain: int) -> None:
-    data = (b"plain\n" * plain).join([b"", *lines])
-    expected, at = [], 0
-    for line in data.split(b"\n")[:-1]:
-        if escaped(line) != line:
-            expected.append(at)
-        at += len(line) + 1
-    assert unsafe_lines(data) == expected
+@pytest.mark.parametrize("size", [100, 5000])
+@pytest.mark.parametrize(
+    "bit",
+    [b"\xff", b"a\xff", b"\x1b", b"\x1b\xff", b"\xf0\x9f", "\x9b".encode(), "é\U000e0041".encode()],
+)
+def test_escape_is_the_model_for_texts_full_of_what_is_unsafe(bit: bytes, size: int) -> None:
+    assert escape(bit * size) == escaped(bit * size)
 
 
 def test_what_is_typed_becomes_utf8_whatever_the_locale() -> None:

@@ -32,8 +32,8 @@ class ServerProtocol:
 
     `receive`, `quiet`, `end` and `resume` take the form that makes the records of this client.
     They return what came of the bytes, in the order in which the client is owed the replies.
-    An event that needs an answer (`Terminate`, `Open`) is the last one: what came behind it is
-    not looked at before `resume`.
+    Nothing comes behind an event that needs an answer (`Terminate`, `Open`) but a `Close`: what
+    was received behind it is not looked at before `resume`.
     """
 
     __slots__ = ("_asked", "_framing", "_greeting", "_limit", "_line_only", "_rest", "_session")
