@@ -16,27 +16,35 @@ import pytest
 
 from tests.conftest import SECONDS
 
-# The machine's own /etc/msgd.yaml is none of these tests' business.
+# What the machine itself has in /etc and /run is none of these tests' business.
 MAIN = (
-    "import sys, msgd.ctl, msgd.ctl.settings as settings;"
-    "settings.CONFIG = sys.argv.pop(1); msgd.ctl.main()"
+    "import sys, msgd.ctl, msgd.ctl.settings as its;"
+    "its.MSGD_CONFIG, its.SYSTEM_FILE, its.MSGD_SOCKET = sys.argv.pop(1).split(',');"
+    "msgd.ctl.main()"
 )
 
 
-def command(*arguments: object, config: str = "/nonexistent") -> list[str]:
-    return [sys.executable, "-c", MAIN, config, *map(str, arguments)]
+def command(
+    *arguments: object, config: object = "/-", system: object = "/-", sock: object = "/-"
+) -> list[str]:
+    return [sys.executable, "-c", MAIN, f"{config},{system},{sock}", *map(str, arguments)]
 
 
 def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MSGCTL_")}
-    return {**kept, **more}
+    return {**kept, "XDG_CONFIG_HOME": "/nonexistent", **more}
 
 
 def msgctl(
-    *arguments: object, stdin: bytes = b"", config: str = "/nonexistent", **env: str
+    *arguments: object,
+    stdin: bytes = b"",
+    config: object = "/-",
+    system: object = "/-",
+    sock: object = "/-",
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command(*arguments, config=config),
+        command(*arguments, config=config, system=system, sock=sock),
         input=stdin,
         capture_output=True,
         timeout=SECONDS,

@@ -73,6 +73,13 @@ def test_bash_offers_files_for_file_and_nothing_for_words(tmp_path: Path) -> Non
     assert bash("msgctl send --file ap", tmp_path) == {"app.log"}
     assert bash("msgctl send --file = ap", tmp_path) == {"app.log"}
     assert bash("msgctl send -f x -f ap", tmp_path) == {"app.log"}
+    assert bash("msgctl send --ca ap", tmp_path) == {"app.log"}
+    assert bash("msgctl send -fap", tmp_path) == {"-fapp.log"}
+    assert bash("msgctl send -qfap", tmp_path) == {"-qfapp.log"}
+    assert bash("msgctl -H/dev/nul", tmp_path) == {"-H/dev/null"}
+    assert bash("msgctl ping -fap", tmp_path) == set()
+    assert bash("msgctl send -- -", tmp_path) == set()
+    assert bash("msgctl send -H there -- -- -", tmp_path) == set()
     assert bash("msgctl send ap", tmp_path) == set()
     assert bash("msgctl send --retry ''", tmp_path) == set()
 
@@ -144,6 +151,15 @@ def test_zsh_offers_verbs(tmp_path: Path) -> None:
 def test_zsh_offers_every_option_of_a_verb(verb: str, tmp_path: Path) -> None:
     words = set(zsh(f"msgctl -H there {verb} -", tmp_path).split())
     assert options(command_of(verb)) <= words
+
+
+@needs("zsh")
+@pytest.mark.parametrize("verb", VERBS)
+def test_zsh_offers_options_behind_common_ones(verb: str, tmp_path: Path) -> None:
+    words = set(zsh(f"msgctl {verb} -H localhost --port 1 --tls --", tmp_path).split())
+    own = {name for name in options(command_of(verb)) - options(msgctl) if name.startswith("--")}
+    assert own <= words
+    assert "app.txt" not in zsh(f"msgctl {verb} -- -", tmp_path)
 
 
 @needs("zsh")

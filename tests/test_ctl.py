@@ -28,7 +28,7 @@ from tests.ctl import (  # noqa: F401
     start_send,
     terminal_fixture,
 )
-from tests.scripted import Part, echo, greet, receive, says, scripted, silent
+from tests.scripted import Part, echo, receive, says, scripted, silent
 
 LIMIT = 65536
 
@@ -371,27 +371,8 @@ def test_a_server_killed_in_the_middle(msgd: Daemon, tmp_path: Path) -> None:
     process.stderr.close()
 
 
-def test_after_a_break_it_goes_on_with_the_first_unconfirmed(tmp_path: Path) -> None:
-    again: list[bytes] = []
-
-    def second(connection: socket.socket) -> None:
-        greet(connection)
-        again.append(receive(connection, 14))
-        connection.sendall(again[0])
-
-    lines = b"a\nb\nc\n"
-    with scripted(says(b"MESG a\n"), second) as port:
-        done = msgctl("send", "--retry", "20", "-p", port, stdin=lines)
-    assert again == [b"MESG b\nMESG c\n"]
-    assert (done.returncode, done.stdout) == (0, "a\nb\nc\n")
-    assert "; trying again for 20 seconds" in done.stderr
-    assert "line 2 to line 3" in done.stderr
-    assert "perhaps twice in the archive" in done.stderr
-    assert done.stderr.endswith("msgctl: 3 confirmed, 0 refused, 0 not known\n")
-
-
 def test_retry_ends(free_port: int) -> None:
-    with scripted(says(b"MESG a\n")) as port:
+    with scripted(says(b"SESS 0\n", b"MESG a\n")) as port:
         done = msgctl("send", "--retry", "0.2", "-p", port, stdin=b"a\nb\n")
     assert done.returncode == 69
     assert "nobody listens" in done.stderr.splitlines()[-1]

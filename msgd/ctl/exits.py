@@ -13,6 +13,10 @@ OK, REFUSED, USAGE, UNAVAILABLE, NO_PERMISSION = 0, 1, 2, 69, 77
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
+class BadSetting(Exception):
+    """What was asked for cannot be meant: str() says where it stands, and what is wrong."""
+
+
 class Ended(KeyboardInterrupt):
     """SIGTERM or SIGHUP: the work ends as with Ctrl-C, and says how far it came."""
 
@@ -74,6 +78,8 @@ def of_error(error: Exception) -> int:
         case OSError():
             complain(words(error))
             return REFUSED
+        case BadSetting():
+            status = USAGE
         case MemoryError():
             complain("not enough memory")
             return REFUSED

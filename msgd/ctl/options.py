@@ -31,7 +31,7 @@ class Seconds(click.FloatRange):
 def _note(context: click.Context, option: click.Parameter, value: object) -> None:
     """Keep what the command line says of a common option; its last word counts."""
     given = context.ensure_object(dict)
-    if value is not None:
+    if value not in (None, False):  # a flag that is not there
         given[option.name] = value
 
 
@@ -52,7 +52,21 @@ _COMMON = (
     ),
     _option(
         "--timeout", type=Seconds(above_zero=True), metavar="SECONDS",
-        help="How long to wait for a server that makes no progress.  [default: 10]",
+        help="How long to wait for an answer that is due.  [default: 10]",
+    ),
+    _option("--tls", is_flag=True, help="Speak TLS, and verify the server's name.  [MSGCTL_TLS]"),
+    _option(
+        "--ca", metavar="FILE",
+        help="Its certificate must be of this authority.  [MSGCTL_CA; default: the system's]",
+    ),
+    _option("--cert", metavar="FILE", help="Show this certificate to the server.  [MSGCTL_CERT]"),
+    _option(
+        "--key", metavar="FILE",
+        help="The private key of --cert.  [MSGCTL_KEY; default: in the same file]",
+    ),
+    _option(
+        "--pin", metavar="sha256:HEX",
+        help="Its certificate must be the one with this fingerprint.  [MSGCTL_PIN]",
     ),
 )  # fmt: skip
 

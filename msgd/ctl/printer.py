@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from operator import itemgetter
 
@@ -32,36 +32,44 @@ class Printer:
         self._over_progress = NoProgress() if not sys.stdout.isatty() else self._progress
         source.on_unsent = self._unsent
 
+    def say_already(self, session: str, messages: int) -> None:
+        """The session has so many: they are not sent again."""
+        if not self._quiet:
+            self._progress.hide()
+            was = "was" if messages == 1 else "were"
+            complain(f"session {session}: {messages} {was} there already")
+
     def show(self, answer: Answer, bytes_done: int) -> None:
         if answer.refusal is not None:
             self._complain_of(answer)
-        if not self._quiet:
+        if not self._quiet and (self._json or not answer.already):
             self._over_progress.hide()
             self._print(self._json_lines(answer) if self._json else self._texts(answer))
-        self._progress.show(bytes_done, answer.first + answer.messages - 1)
+        last = answer.first + answer.messages - 1
+        if answer.already:
+            self._progress.begin(bytes_done, last)
+        self._progress.show(bytes_done, last)
 
-    def finish(self, confirmed: int, refused: int, unknown: int, well: bool) -> None:
+    def finish(self, counts: dict[str, int], well: bool) -> None:
         """The last line, where there was more than one message or not all went well."""
         self._progress.hide()
         if self._json:
-            self._print_counts(confirmed, refused, unknown)
+            self._print(_json_line(counts))
             return
-        well = well and not (refused or unknown)
-        if isinstance(self._source, Files) and not (well and (self._quiet or confirmed == 1)):
-            complain(f"{confirmed} confirmed, {refused} refused, {unknown} not known")
+        well = well and not (counts["refused"] or counts["unknown"])
+        is_one = counts["confirmed"] == 1
+        if isinstance(self._source, Files) and not (well and (self._quiet or is_one)):
+            complain(in_words(counts))
 
-    def broken_off(self, confirmed: int, refused: int, unknown: int) -> None:
-        """The end came early: only the line for people is not said here."""
+    def broken_off(self, counts: dict[str, int]) -> None:
+        """The end came early; the line for people is said by who knows why."""
         self._progress.hide()
         if self._json:
-            self._print_counts(confirmed, refused, unknown)
+            self._print(_json_line(counts))
 
     def hide(self) -> None:
         """Leave the line on the terminal to somebody else."""
         self._progress.hide()
-
-    def _print_counts(self, confirmed: int, refused: int, unknown: int) -> None:
-        self._print(_json_line({"confirmed": confirmed, "refused": refused, "unknown": unknown}))
 
     def _complain_of(self, answer: Answer) -> None:
         self._progress.hide()
@@ -85,7 +93,9 @@ class Printer:
     def _objects(self, answer: Answer) -> Iterator[dict[str, object]]:
         for number, text, refusal in receipts(answer):
             where = self._source.position(number)
-            if refusal is None:
+            if answer.already:
+                yield {**where, "status": "confirmed", "text": text, "already": True}
+            elif refusal is None:
                 yield {**where, "status": "confirmed", "text": text}
             else:
                 yield {**where, "status": "refused", "reason": refusal}
@@ -106,7 +116,13 @@ class Printer:
         discard_output()
 
 
-def _json_line(fields: dict[str, object]) -> bytes:
+def in_words(counts: dict[str, int]) -> str:
+    """How many messages came to what end."""
+    words = "{confirmed} confirmed, {refused} refused, {unknown} not known"
+    return words.format(**counts)
+
+
+def _json_line(fields: Mapping[str, object]) -> bytes:
     import json  # takes as long as the rest of a short run
 
     return json.dumps(fields).encode() + b"\n"

@@ -21,6 +21,8 @@ _ERASE = "\r\x1b[K"
 class NoProgress:
     """Where there is no terminal, or nothing to measure by."""
 
+    def begin(self, bytes_done: int, messages: int) -> None: ...
+
     def show(self, bytes_done: int, messages: int) -> None: ...
 
     def hide(self) -> None: ...
@@ -43,23 +45,35 @@ class Progress(NoProgress):
     def __init__(self, bytes_total: int) -> None:
         self._total = bytes_total
         self._terminal = sys.stderr.fileno()
-        self._begin = monotonic()
+        self.begin(0, 0)
         self._next = 0.0  # when it may be drawn again
         self._visible = False
+
+    def begin(self, bytes_done: int, messages: int) -> None:
+        """The work begins there: rate and time are told from what comes behind it."""
+        self._begin, self._bytes, self._messages = monotonic(), bytes_done, messages
 
     def show(self, bytes_done: int, messages: int) -> None:
         now = monotonic()
         if now < self._next or not self._is_ours():
             return
         self._next = now + _EVERY_SECONDS
-        done = min(bytes_done / self._total, 1.0)
         self._visible = True
-        self._write(_ERASE + _line(done, messages, now - self._begin)[: self._columns() - 1])
+        self._write(_ERASE + self._line(bytes_done, messages, now)[: self._columns() - 1])
 
     def hide(self) -> None:
         if self._visible:
             self._visible = False
             self._write(_ERASE)
+
+    def _line(self, bytes_done: int, messages: int, now: float) -> str:
+        seconds = now - self._begin
+        done = min(bytes_done / self._total, 1.0)
+        begun = min(self._bytes / self._total, done)
+        bar = "#" * round(done * _CELLS)
+        rate = (messages - self._messages) / seconds if seconds else 0.0
+        left = _clock(seconds * (1 - done) / (done - begun)) if done > begun else "-:--"
+        return f"[{bar:<{_CELLS}}] {done:4.0%}  {messages:,} messages  {rate:,.0f}/s  {left} left"
 
     def _is_ours(self) -> bool:
         """Whether the terminal takes something now, and from us: not while in the background."""
@@ -79,13 +93,6 @@ class Progress(NoProgress):
             os.write(self._terminal, text.encode())
         except OSError:
             self._next = float("inf")  # the terminal is gone
-
-
-def _line(done: float, messages: int, seconds: float) -> str:
-    bar = "#" * round(done * _CELLS)
-    rate = messages / seconds if seconds else 0.0
-    left = _clock(seconds / done - seconds) if done else "-:--"
-    return f"[{bar:<{_CELLS}}] {done:4.0%}  {messages:,} messages  {rate:,.0f}/s  {left} left"
 
 
 def _clock(seconds: float) -> str:

@@ -17,6 +17,7 @@ class Retry:
     """One time limit for each outage: from its first error to the next progress."""
 
     def __init__(self, seconds: float) -> None:
+        self.wanted = seconds > 0
         self._seconds = seconds
         self.progress()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
-from msgd.client import ConnectionLost, MsgdError
+from msgd.client import Client, MsgdError, NoSessions, NotNow, SessionError
 from msgd.client.inflight import Answer, Pipeline
 from msgd.ctl.exits import OK, REFUSED, UNAVAILABLE, why_ended, words
-from msgd.ctl.printer import Printer
+from msgd.ctl.printer import Printer, in_words
 from msgd.ctl.retry import Retry
 from msgd.ctl.settings import Server
 from msgd.ctl.sources import Files, Text
@@ -17,11 +18,21 @@ from msgd.ctl.streams import complain
 class Sending:
     """`run` returns the exit status."""
 
-    def __init__(self, where: Server, source: Text | Files, printer: Printer, retry: Retry) -> None:
+    def __init__(
+        self,
+        where: Server,
+        source: Text | Files,
+        printer: Printer,
+        retry: Retry,
+        session: str | None,
+    ) -> None:
         self._server = where
         self._source = source
         self._printer = printer
         self._retry = retry
+        # Without a name it is one of this run: then a server without sessions will do as well.
+        self._named = session is not None
+        self._session = session or (os.urandom(8).hex() if retry.wanted else None)
         self._pipeline = Pipeline()
 
     def run(self) -> int:
@@ -29,7 +40,9 @@ class Sending:
             for answer in self._answers():
                 self._show(answer)
         except MsgdError as error:
-            return self._break_off(str(error), UNAVAILABLE)
+            cut_short = self._printer.closed or self._source.failure
+            if not (cut_short and isinstance(error, SessionError)):
+                return self._break_off(str(error), _status(error))
         except MemoryError:
             return self._break_off("not enough memory", REFUSED)
         except KeyboardInterrupt as error:
@@ -40,17 +53,32 @@ class Sending:
         """The answers to everything, over as many connections as that takes."""
         while True:
             try:
-                with self._server.connect() as client:
-                    self._warn_of_doubles()
+                with self._connected() as client:
+                    self._say_what_is_there(client)
                     if self._pipeline.idle:
                         self._retry.settled()
                     yield from client.transmit(self._pipeline, self._source)
                     return
             except MsgdError as error:
-                if isinstance(error, ConnectionLost):
-                    self._pipeline.rewind()
                 self._printer.hide()
                 self._retry.wait(error)
+
+    def _connected(self) -> Client:
+        if self._session is None or self._named:
+            return self._server.connect(self._session)
+        try:
+            return self._server.connect(self._session)
+        except NoSessions:
+            if self._pipeline.unknown:
+                raise
+            self._session = None  # what a break leaves in doubt may stand there twice
+            return self._server.connect()
+
+    def _say_what_is_there(self, client: Client) -> None:
+        if self._session is None:
+            self._warn_of_doubles()
+        elif self._named and not self._pipeline.answered and client.last:
+            self._printer.say_already(self._session, client.last)
 
     def _show(self, answer: Answer) -> None:
         self._retry.progress()
@@ -73,7 +101,7 @@ class Sending:
             self._printer.hide()
             complain(words(failure))
         if not self._printer.closed:
-            self._printer.finish(*self._counts, well=failure is None)
+            self._printer.finish(self._counts, well=failure is None)
         if self._printer.closed:
             return self._break_off(f"standard output {self._printer.closed}", self._printer.status)
         return REFUSED if self._refused or failure else OK
@@ -83,12 +111,17 @@ class Sending:
         return self._pipeline.refused + self._source.refused
 
     @property
-    def _counts(self) -> tuple[int, int, int]:
-        return self._pipeline.confirmed, self._refused, self._pipeline.unknown
+    def _counts(self) -> dict[str, int]:
+        pipeline = self._pipeline
+        counts = {
+            "confirmed": pipeline.confirmed, "refused": self._refused, "unknown": pipeline.unknown
+        }  # fmt: skip
+        already = min(pipeline.already, pipeline.answered)
+        return counts | {"already": already} if self._named else counts
 
     def _break_off(self, why: str, status: int) -> int:
         """Say why it ended early, how far it came, and where to go on."""
-        self._printer.broken_off(*self._counts)
+        self._printer.broken_off(self._counts)
         complain(why + self._how_far())
         return status
 
@@ -98,8 +131,12 @@ class Sending:
             return ""
         if isinstance(self._source, Text):
             return f": the message is {'confirmed' if pipeline.confirmed else 'not confirmed'}"
-        confirmed, refused, unknown = self._counts
-        said = f": {confirmed} confirmed, {refused} refused, {unknown} not known"
+        said = f": {in_words(self._counts)}"
         if pipeline.idle and self._source.exhausted():
             return said
         return f"{said}; first without confirmation: {self._source.place(pipeline.answered + 1)}"
+
+
+def _status(error: MsgdError) -> int:
+    """What the server refuses, and what trying again does not help, is no lost connection."""
+    return REFUSED if isinstance(error, NotNow | SessionError) else UNAVAILABLE
