@@ -37,10 +37,10 @@ def _play(
     failures: list[BaseException],
 ) -> None:
     listener.settimeout(20)
-    for part in parts:
+    for number, part in enumerate(parts, 1):
         try:
             connections.append(listener.accept()[0])
-            if part is parts[-1]:
+            if number == len(parts):
                 listener.close()
             with connections[-1] as connection:
                 connection.settimeout(20)

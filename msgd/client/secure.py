@@ -22,6 +22,9 @@ from msgd.client.tls import Tls
 _LOOK_SECONDS = 3.0  # for a second look at a certificate that was refused
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 
+# What OpenSSL says of a key that belongs to another certificate; the second is for another kind.
+_OTHER_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED", "KEY_TYPE_MISMATCH")
+
 # The first bytes that a TLS server can send: an alert, or its part of the handshake.
 _RECORDS = (b"\x15", b"\x16")
 
@@ -194,7 +197,7 @@ def _load_own(context: ssl.SSLContext, certificate: str, key: str | None) -> Non
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
         key = safe(key or certificate)
-        if error.reason == "KEY_VALUES_MISMATCH" or "KEY_TYPE" in (error.reason or ""):
+        if error.reason in _OTHER_KEY:
             raise NotConnected(f"{key}: the key does not belong to the certificate") from None
         raise NotConnected(
             f"{safe(certificate)}, {key}: no certificate and key that can be used (PEM)"
