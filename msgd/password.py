@@ -16,6 +16,8 @@ _FORM = re.compile(
 )
 _LN, _R, _P = 15, 8, 1  # 32 MiB and about 0.1 s
 _SALT_BYTES, _HASH_BYTES = 16, 32
+# The hash of no password that anybody could find: to verify against it takes the usual time.
+NOBODY = f"$scrypt$ln={_LN},r={_R},p={_P}${'A' * 22}${'A' * 43}"
 _MOST_MEMORY = 128 << 20  # bytes that a configured hash may ask for
 _MOST_PARALLEL = 16
 

@@ -111,7 +111,7 @@ pid = children.fork()
 if pid == 0:
     os.kill(os.getpid(), signal.SIGTERM)
     os._exit(0)
-print(children.reap(pid), signals.take(), children.own)
+print(children.reap(pid)[0], signals.take(), children.own)
 """
 
 

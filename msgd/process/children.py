@@ -29,10 +29,13 @@ def fork() -> int:
     return pid
 
 
-def reap(pid: int) -> int:
-    """Wait for the end of one of `own`; its exit code as of os.waitstatus_to_exitcode()."""
+def reap(pid: int) -> tuple[int, float]:
+    """Wait for the end of one of `own`: its exit code, negative for a signal, and its seconds of
+    a processor.
+    """
     own.discard(pid)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _, status, used = os.wait4(pid, 0)
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
 
 
 def reap_orphans() -> None:

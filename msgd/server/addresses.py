@@ -99,6 +99,16 @@ def network(host: str) -> str:
     return "127.0.0.0/8" if host.startswith("127.") else host.rpartition(".")[0] + ".0/24"
 
 
+@lru_cache(maxsize=4096)
+def surroundings(network: str) -> tuple[str, str]:
+    """Two wider networks around one of `network`: a /16 and a /8, or a /48 and a /32."""
+    if ":" in network:
+        packed = socket.inet_pton(socket.AF_INET6, network.partition("/")[0])
+        return packed[:6].hex(), packed[:4].hex()
+    parts = network.split(".")
+    return ".".join(parts[:2]), parts[0]
+
+
 def is_own(host: str) -> bool:
     """Whether an address is one of this machine: only then a socket can be bound to it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -62,7 +62,7 @@ class Server:
         self._archive = Archive(config.log_directory, config.sync, sessions=config.limits.sessions)
         self._listeners = Listeners(list(sockets) or bind(config), self._alarm, self._admit)
         self._archive.start(self._today)
-        self._guard: Guard[Connection] = Guard(config.password_hash, self._alarm)
+        self._guard: Guard[Connection] = Guard(config, self._alarm, _waits)
         self._housekeeper = Housekeeper(config.log_directory)
         self._status = Status(self._alarm)
         self._fairness = Fairness()
@@ -288,7 +288,7 @@ class Server:
         if self._stopping:
             self._answer(client, FAIL)
         else:
-            self._guard.ask(client.origin.network, client, password, self._now)
+            self._guard.ask(client.origin, client, password, self._now)
 
     def _answer(self, client: Connection, header: bytes) -> None:
         """Answer a TERM, unless the client is gone; what came behind it is taken up then.
@@ -365,9 +365,14 @@ class Server:
         allow_descriptors(config.limits.clients)
         self._clients.configure(config)
         self._config, self._clock = config, clock
-        self._guard.stored = config.password_hash
+        self._guard.configure(config)
         self._archive.sync = config.sync
         self._archive.sessions.most = config.limits.sessions
         self._housekeeper.wish(self._today)
         self._housekeeper.step(config.keep_days, config.compress)
         log.info("configuration read again")
+
+
+def _waits(client: Connection) -> bool:
+    """Whether somebody is still there who waits for a verdict."""
+    return client.phase is Phase.WAITING and not client.transport.is_gone()
