@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -311,6 +312,28 @@ def test_in_bare_framing_there_are_no_sessions() -> None:
     driver.receive(b"PINGSESS a")
     driver.quiet()
     assert driver.replies == b"PONGFAIL unknown header"
+
+
+def test_the_session_in_the_page() -> None:
+    """Both connections of msgd-protocol(7), "A session that breaks", as it shows them."""
+    page = (Path(__file__).parents[1] / "man/msgd-protocol.7").read_text()
+    shown = page.partition(".Ss A session that breaks\n")[2].partition("\n.Ss ")[0]
+    shown = shown.replace("(a text that is too long)", 101 * "x").replace("\\en", "\n")
+    parts = re.findall(r"\.Bd -literal\n(client.*?)\.Ed", shown, re.DOTALL)
+    archive, sessions = b"", dict[str, int]()
+    for part in parts:
+        driver = Driver(100, sessions)
+        for side, data in re.findall(r"^(client|server)  ((?:[A-Z].*\n)+)\n", part, re.MULTILINE):
+            if side == "client":
+                driver.replies = b""
+                arrives = data.partition("MESG four")[0] if "MESG three" in data else data
+                driver.receive(arrives.encode())
+            else:  # the echo of three is lost
+                assert driver.replies.removesuffix(b"MESG three\n").decode() == data
+        archive += driver.archive
+    archived = [line.partition("/")[2] for line in archive.decode().splitlines()]
+    assert len(parts) == 2
+    assert archived == re.findall(r"^127\.0\.0\.1:\d+/(.*)$", shown, re.MULTILINE)
 
 
 def test_what_cannot_be_written_stops_the_session() -> None:
