@@ -200,8 +200,8 @@ class Collect:
             for block in blocks:
                 assert block.offset is not None
                 if copy.put(block.offset, block.data) is Put.MISSING:
-                    # Reconciling reads it again from its beginning.
-                    self._reconcile_at = min(self._reconcile_at, time.monotonic())
+                    if self._short.get(part) != copy.size:
+                        self._reconcile_at = 0.0  # which reads it again from its beginning
                     return False
                 self._figures.blocks.value += 1
                 self._figures.bytes.value += len(block.data)

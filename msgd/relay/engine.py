@@ -144,10 +144,10 @@ class Engine:
         text = str(error).removeprefix("nats: ").strip("'\" ")
         lower = text.lower()
         if "permissions violation" in lower:
-            what = text[lower.index("permissions violation") + len("permissions violation ") :]
+            what = lower.partition("permissions violation")[2].replace('"', "").strip()
             self._end(
                 Denied(
-                    f"the server does not allow this user to act: {what}; "
+                    f"the server forbids this user: {what.removeprefix('for ')}; "
                     "msgd-relay(8), PERMISSIONS, has what is needed"
                 )
             )
