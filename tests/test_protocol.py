@@ -381,10 +381,14 @@ def test_a_session_has_no_gap_whatever_cannot_be_written(
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def receive(client: ClientProtocol, pieces: list[bytes]) -> list[Reply]:
+    return [reply for piece in pieces for reply in client.receive(piece)]
+
+
 def test_the_client_reads_what_the_server_writes() -> None:
     client = ClientProtocol()
-    stream = b"PONG\nMESG a\nMORE b\nMORE \nMESG c\nFAIL busy\nPWOK\nMESG \n"
-    replies = [reply for byte in stream for reply in client.receive(bytes([byte]))]
+    stream = b"PONG\nMESG a\nMORE b\nMORE \nMESG c\nFAIL busy\nPWOK\nMESG \nSESS 120\n"
+    replies = receive(client, [bytes([byte]) for byte in stream])
     assert replies == [
         Reply(b"PONG"),
         Reply(b"MESG", b"a"),
@@ -392,15 +396,65 @@ def test_the_client_reads_what_the_server_writes() -> None:
         Reply(b"FAIL", b"busy"),
         Reply(b"PWOK"),
         Reply(b"MESG", b""),
+        Reply(b"SESS", b"120"),
     ]
+    assert ClientProtocol().receive(stream) == replies
 
 
 @pytest.mark.parametrize(
-    "stream", [b"HTTP/1.1 400", b"X", b"PING\n", b"MORE a\nPONG\n", b"PONG x\n"]
+    "stream",
+    [
+        b"HTTP/1.1 400",
+        b"X",
+        b"PING\n",
+        b"TERM x\n",
+        b"MORE a\nPONG\n",
+        b"PONG x\n",
+        b"MESG\n",
+        b"FAIL \n",
+        b"FAIL <b>no</b>\n",
+        b"SESS 01\n",
+        b"SESS -1\n",
+        b"SESS x\n",
+        b"MESG \x1b[1m\n",
+        b"MESG \xff\n",
+        "MESG \N{ZERO WIDTH SPACE}\n".encode(),
+        b"\n",
+    ],
 )
 def test_the_client_knows_a_server_that_is_something_else(stream: bytes) -> None:
+    for pieces in ([stream], [stream[i : i + 1] for i in range(len(stream))]):
+        client = ClientProtocol()
+        with pytest.raises(ProtocolError):
+            receive(client, pieces)
+
+
+@pytest.mark.parametrize("endless", [b"MESG " + b"x" * 100, b"MORE \n" * 30, b"MORE xxx\n" * 30])
+def test_the_client_keeps_no_endless_reply(endless: bytes) -> None:
+    for size in (1, 7, 1000):
+        client = ClientProtocol(50)
+        with pytest.raises(ProtocolError):
+            receive(client, cut(endless, range(0, len(endless), size)))
+
+
+def test_the_longest_reply_is_taken() -> None:
+    client = ClientProtocol(15)
+    echo = b"MORE 123\nMESG 4\n"
+    assert client.receive(echo * 3) == [Reply(b"MESG", b"123\n4")] * 3
     with pytest.raises(ProtocolError):
-        ClientProtocol().receive(stream)
+        client.receive(b"MORE 123\nMESG 45\n")
+
+
+@given(STREAMS, st.data())
+def test_the_client_understands_whatever_the_server_says(
+    stream: bytes, data: st.DataObject
+) -> None:
+    driver = Driver(1000)
+    driver.receive(b"PING\n" + stream)
+    client = ClientProtocol(20_000)
+    edges = data.draw(st.lists(st.integers(0, len(driver.replies)), max_size=20))
+    replies = receive(client, cut(driver.replies, edges))
+    assert [text for header, text in replies if header == b"MESG"] == driver.texts()
 
 
 @given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), min_size=1))
