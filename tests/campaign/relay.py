@@ -24,17 +24,16 @@ from tests.lab.relay import Relay
 
 CONFIG = "listen: 127.0.0.1\n"
 SECONDS = 90.0  # for everything to come to rest: a lost leader takes seconds
-_WINDOW = 200
 
 
 class Writer(threading.Thread):
     """One session, which goes on over whatever breaks; message k is ``name k``."""
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, port: int, window: int) -> None:
         super().__init__(name=name, daemon=True)
         self.confirmed = 0
         self.problem = ""
-        self._port = port
+        self._port, self._window = port, window
         self._halt = threading.Event()
 
     def stop(self) -> None:
@@ -60,7 +59,7 @@ class Writer(threading.Thread):
                 self._halt.set()
             self.confirmed = told
             while not self._halt.is_set():
-                texts = [self._text(self.confirmed + k) for k in range(1, _WINDOW + 1)]
+                texts = [self._text(self.confirmed + k) for k in range(1, self._window + 1)]
                 connection.sendall(b"".join(texts))
                 for text in texts:
                     self._expect(file.readline(), text)
@@ -81,14 +80,14 @@ class Writer(threading.Thread):
 class Node:
     """A msgd on a port of its own, and its relay."""
 
-    def __init__(self, folder: Path, name: str, servers: str, port: int, writers: int) -> None:
+    def __init__(self, folder: Path, name: str, servers: str, port: int, window: int) -> None:
         self.name, self._folder, self._port = name, folder, port
         folder.mkdir(parents=True)
         self.msgd = self._start()
         self.archive = self.msgd.log_directory
         self.config = f"servers: [{servers}]\nnode: {name}\narchive: {self.archive}\n"
         self.ship = Relay(folder, "ship", self.config)
-        self.writers = [Writer(f"{name}-{number}", port) for number in range(writers)]
+        self.writers = [Writer(f"{name}-{number}", port, window) for number in range(2)]
         for writer in self.writers:
             writer.start()
 
@@ -106,7 +105,7 @@ class Node:
 class World:
     """All of them, and what can happen to them."""
 
-    def __init__(self, folder: Path, servers: int, chance: random.Random) -> None:
+    def __init__(self, folder: Path, servers: int, chance: random.Random, window: int) -> None:
         self.chance = chance
         self.servers: list[NatsServer] = (
             cluster(folder / "nats", servers)
@@ -125,7 +124,7 @@ class World:
         )
         self.collect = Relay(folder / "collect", "collect", self._collect_config)
         self.nodes = [
-            Node(folder / name, name, urls, port, 2)
+            Node(folder / name, name, urls, port, window)
             for name, port in zip(("web1", "web2"), free_ports(2), strict=True)
         ]
         self._folder = folder
@@ -244,10 +243,18 @@ def _verify(folder: Path, writers: list[Writer]) -> int:
 
 
 def campaign(
-    folder: Path, again: Callable[[int], bool], seed: int, servers: int = 1, pause: float = 1.0
+    folder: Path,
+    again: Callable[[int], bool],
+    seed: int,
+    servers: int = 1,
+    pause: float = 1.0,
+    window: int = 200,
 ) -> str:
-    """Let things happen as long as ``again`` says, with up to ``pause`` seconds between them."""
-    world = World(folder, servers, random.Random(seed))
+    """Let things happen as long as ``again`` says, with up to ``pause`` seconds between them.
+
+    ``window`` is how many messages a client has without an answer: how much load there is.
+    """
+    world = World(folder, servers, random.Random(seed), window)
     try:
         while again(world.happened):
             time.sleep(world.chance.uniform(0, pause))  # the moment is what is random here
