@@ -441,7 +441,8 @@ def test_every_error_reaches_the_terminal(background: Background, config: Path) 
     assert (status, out) == (1, "")
     assert errors.startswith(f"msgd: cannot listen on 127.0.0.1:{port}: Address already in use")
     assert errors.count("\n") == 1
-    assert not background.pidfile.exists()
+    # The command may end a moment before the process that it has started.
+    wait_for(lambda: not background.pidfile.exists(), "the pid file's removal")
 
 
 def test_a_second_daemon_is_refused_by_the_pid_file(background: Background, tmp_path: Path) -> None:
