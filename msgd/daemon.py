@@ -112,12 +112,21 @@ def _directory(text: str) -> str:
 def _serve(given: argparse.Namespace) -> None:
     # A daemon changes to /, and SIGHUP reads the file again.
     path = os.path.abspath(given.config) if given.config and given.daemonize else given.config
-    source = Source(path, port=given.port, log_directory=given.log_directory)
+    source = Source(path, port=given.port, log_directory=given.log_directory, prove=_prove)
     config = source.load()
     if given.check:
         _print(dump(config))
     else:
         _run(config, source.load, given)
+
+
+def _prove(config: Config) -> None:
+    """That its certificates work: found at start, by --check and at a reload, by no client."""
+    if config.tls.certificate is not None:
+        from msgd.server.certificates import load
+
+        for words in load(config.tls).warnings:
+            _logger.warning("%s", words)
 
 
 def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace) -> None:

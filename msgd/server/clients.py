@@ -66,6 +66,11 @@ class Clients:
         self._too_much = Seldom(logging.WARNING, "%s: closed: it held %d bytes of memory")
         self._set_limits(config)
 
+    @property
+    def certificate_expires(self) -> float:
+        """The server's certificate: seconds of the epoch, infinity without one."""
+        return self._admission.expires
+
     def configure(self, config: Config) -> None:
         """Take over limits, time-outs, networks and certificates.
 

@@ -277,6 +277,7 @@ class Server:
             self._status.new_day()
             self._housekeeper.wish(self._day)
         self._housekeeper.step(self._config.keep_days, self._config.compress)
+        self._status.expires = self._clients.certificate_expires
         self._status.report(len(self._clients), self._archive.refusing, self._now)
 
     def _admit(self, sock: socket.socket, origin: Origin) -> None:
