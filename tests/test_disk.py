@@ -269,7 +269,7 @@ def test_a_client_that_cannot_be_watched_is_closed(start: Start, tmp_path: Path)
 @with_strace
 def test_a_listener_that_cannot_be_watched_again_at_once(start: Start, tmp_path: Path) -> None:
     """First there is no descriptor for a client, and then, after the pause, no memory to watch."""
-    inject = "accept4:error=EMFILE:when=1", "epoll_ctl:error=ENOSPC:when=5"
+    inject = "accept4:error=EMFILE:when=1", "epoll_ctl:error=ENOSPC:when=4"
     options = "--trace=accept4,epoll_ctl", *(f"--inject={call}" for call in inject)
     trace = tmp_path / "trace"
     msgd = start(CONFIG, wrapper=tracing.wrapper(trace, *options))
