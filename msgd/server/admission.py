@@ -120,8 +120,8 @@ class Admission:
 
         name = client_name(session)
         if self._names and name not in self._names:
-            words = f"its certificate is for {name}" if name else "its certificate has no name"
-            raise NotWelcome(f"{client.name}: {words}, not in tls.clients")
+            words = f"is for {name}, which is" if name else "has no name, and so is"
+            raise NotWelcome(f"its certificate {words} not in tls.clients")
         if name:
             client.come_from(client.origin.named(name))
 
@@ -170,7 +170,7 @@ class Entry:
             self._proxy = None
             host, port, data = found
             if host and not self._admission.come_through(client, host, port):
-                raise NotWelcome(f"{client.name}: the client {host} may not connect")
+                raise NotWelcome(f"{host}, for which this proxy speaks, may not connect")
             if not data:
                 return None, []
         client.entry = None

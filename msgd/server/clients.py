@@ -255,9 +255,6 @@ class Clients:
 
     def _finish(self, client: Connection) -> None:
         """It has all that it was owed: close our side, and wait until that has arrived."""
-        if client.half_closed:
-            self._close(client)
-            return
         try:
             client.transport.shut_down()
         except OSError:

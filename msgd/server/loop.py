@@ -26,6 +26,7 @@ from msgd.process import children, systemd
 from msgd.process.limits import allow_descriptors
 from msgd.process.log import Seldom
 from msgd.process.signals import Signals
+from msgd.server import alerts
 from msgd.server.clients import Clients
 from msgd.server.connection import Connection, Phase
 from msgd.server.fairness import SYNCED, UNSYNCED, Fairness, Pace, Turn
@@ -34,7 +35,6 @@ from msgd.server.heartbeat import Status
 from msgd.server.listeners import Listeners, bind, name_of
 from msgd.server.sessions import Writers
 from msgd.server.timers import Alarm
-from msgd.server.transport import broken_words
 from msgd.wire.events import Answer, Close, Dropped, Event, Open, Records, Terminate
 from msgd.wire.headers import FAIL, NOT_VERIFIED, PWNO, PWOK, STOPPING
 
@@ -68,7 +68,7 @@ class Server:
         self._fairness = Fairness()
         self._writers = Writers(self._archive.sessions)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
-        self._broken = Seldom(logging.WARNING, "%s")
+        self._broken = Seldom(logging.WARNING, "%s: %s")
         # One of each: those that are not verified for lack of time must not hide a wrong password.
         self._asked = {
             header: Seldom(logging.INFO, f"%s: asked to stop: {header.decode()}")
@@ -185,9 +185,9 @@ class Server:
         return made
 
     def _break_off(self, client: Connection, error: OSError) -> None:
-        """The connection is broken; what is worth a line of the log is not a mere reset."""
-        if words := broken_words(client.name, error):
-            self._broken(words)
+        """The connection is broken; a line of the log says why, unless it was a mere reset."""
+        if why := alerts.words(error):
+            self._broken(client.name, why)
         self._clients.break_off(client)
 
     def _note(self, client: Connection, events: list[Event]) -> int:
