@@ -139,7 +139,7 @@ def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace
     with ExitStack() as stack:
         pidfile = None
         if given.pidfile:
-            from msgd.process.pidfile import PidFile
+            from msgd.process.lockfile import PidFile
 
             pidfile = stack.enter_context(PidFile(given.pidfile))
         server = Server(config, systemd.listen_sockets())
