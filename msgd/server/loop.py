@@ -59,11 +59,14 @@ class Server:
         self._clock = Clock(config.time_zone)
         self._stamp = self._clock.stamp()
         # Locked first: of a msgd that runs already this says more than that its port is taken.
-        self._archive = Archive(config.log_directory, config.sync, sessions=config.limits.sessions)
+        limits = config.limits
+        self._archive = Archive(
+            config.log_directory, config.sync, sessions=limits.sessions, keep_free=limits.keep_free
+        )
         self._listeners = Listeners(list(sockets) or bind(config), self._alarm, self._admit)
         self._archive.start(self._today)
         self._guard: Guard[Connection] = Guard(config, self._alarm, _waits)
-        self._housekeeper = Housekeeper(config.log_directory)
+        self._housekeeper = Housekeeper(config.log_directory, self._archive.written)
         self._status = Status(self._alarm)
         self._fairness = Fairness()
         self._writers = Writers(self._archive.sessions)
@@ -278,6 +281,8 @@ class Server:
             self._housekeeper.wish(self._day)
         self._housekeeper.step(self._config.keep_days, self._config.compress)
         self._status.expires = self._clients.certificate_expires
+        if self._housekeeper.running:  # what it says is read once a second
+            self._status.soon(self._now)
         self._status.report(len(self._clients), self._archive.refusing, self._now)
 
     def _admit(self, sock: socket.socket, origin: Origin) -> None:
@@ -368,6 +373,7 @@ class Server:
         self._config, self._clock = config, clock
         self._guard.configure(config)
         self._archive.sync = config.sync
+        self._archive.room.keep_free = config.limits.keep_free
         self._archive.sessions.most = config.limits.sessions
         self._housekeeper.wish(self._today)
         self._housekeeper.step(config.keep_days, config.compress)
