@@ -141,18 +141,17 @@ def _recover(disk: Disk, files: dict[str, bytes], echoed: set[bytes], folder: Pa
     archive.append(NEW)
     assert archive.commit(day) == 1
     archive.close()
-    found: list[bytes] = []
+    found = [text for name in files for text in read(disk.certain.get(name, b"")).texts]
+    kept = set(found)
+    assert len(kept) == len(found), "archived twice"
+    assert echoed <= kept, f"echoed and lost: {[*(echoed - kept)][:3]}"
     mended = False
     for name, before in files.items():
         after = (folder / name).read_bytes()
         assert after.startswith(before), "what was there has been changed"
-        found += read(disk.certain.get(name, b"")).texts
         added = after[len(before) :].removesuffix(NEW)
         torn = b"\0" in before or (before and not before.endswith(b"\n"))
         assert added == (MARK if torn else b""), added
         mended |= bool(added)
     assert (folder / f"{day}.log").read_bytes().endswith(NEW)
-    kept = set(found)
-    assert len(kept) == len(found), "archived twice"
-    assert echoed <= kept, f"echoed and lost: {[*(echoed - kept)][:3]}"
     return mended
