@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from msgd.ctl.hosts import Place, places
-from tests.conftest import Daemon
+from msgd.ctl.settings import Place, places
+from tests.conftest import Daemon, Start
 from tests.ctl import fails, msgctl
 
 Done = subprocess.CompletedProcess[str]
@@ -35,10 +35,10 @@ def test_the_forms_of_a_host(text: str, found: list[Place]) -> None:
 
 @pytest.mark.parametrize("text", ["", "a,", "a:", "a:0", "a:65536", "a:b", "[::1", "[]", "a b"])
 def test_what_is_no_host(text: str) -> None:
-    with pytest.raises(ValueError, match="must "):
+    with pytest.raises(ValueError, match=r"there is no port|no host is called"):
         places(text)
     if text:
-        fails(msgctl("ping", "-H", text), 2, "host must ")
+        fails(msgctl("ping", "-H", text), 2, "host: (there is no port|no host is called) ")
 
 
 def test_a_port_stands_with_its_host(msgd: Daemon) -> None:
@@ -85,7 +85,7 @@ def test_the_order(msgd: Daemon, tmp_path: Path) -> None:
         ("\nport: 0\n", "2: port: must be a whole number from 1 to 65535"),
         ("timeout: .inf\n", "1: timeout: must be a number"),
         ("tls: perhaps\n", "1: tls: must be yes or no"),
-        ("host: 'a:'\n", "1: host: must be a name"),
+        ("host: 'a:'\n", "1: host: no host is called"),
         ("ca: here.pem\n", "1: ca: must be an absolute path"),
         ("- a\n", "1: must be keys"),
         ("{", "is not YAML"),
@@ -101,3 +101,16 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "msgctl.yaml").mkdir()
     done = msgctl("send", "a", XDG_CONFIG_HOME=str(tmp_path))
     fails(done, 2, "msgctl.yaml: cannot be read")
+
+
+def test_the_socket_of_this_machine(start: Start, tmp_path: Path) -> None:
+    sock = tmp_path / "msgd.sock"
+    daemon = start(f"listen: [127.0.0.1, {sock}]\n")
+    assert msgctl("send", "a", sock=sock).stdout == "a\n"
+    assert msgctl("send", "-H", sock, "b").stdout == "b\n"
+    assert msgctl("send", "-p", daemon.port, "c", sock=sock).stdout == "c\n"
+    system = tmp_path / "system.yaml"
+    system.write_text(f"host: 127.0.0.1:{daemon.port}\n")
+    assert msgctl("send", "d", sock=sock, system=system).stdout == "d\n"
+    lines = daemon.archive().decode().splitlines()
+    assert [" unix:" in line for line in lines] == [True, True, False, False]

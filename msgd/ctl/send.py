@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
 
+from msgd.client.servers import checked_session
 from msgd.ctl.exits import end_like_interrupts
 from msgd.ctl.options import common, json_option, retry_option
 from msgd.ctl.retry import Retry
 from msgd.ctl.settings import server
-
-_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 class _Worded(click.Command):
@@ -70,11 +68,11 @@ def command(
     """
     if text and files:
         raise click.UsageError("give either TEXT or --file")
-    if session is not None and not re.fullmatch(_ID, session, re.ASCII):
-        raise click.UsageError(
-            f"no session is called {session!r}: 1 to 64 of letters, digits and . _ -,"
-            " the first a letter or digit"
-        )
+    if session is not None:
+        try:
+            checked_session(session)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
     end_like_interrupts()
     if not (text or files or whole) and sys.stdin.isatty():
         from msgd.ctl.conversation import Conversation
