@@ -88,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     command = commands.add_parser("hash-password", help="print a string for password_hash")
     command.set_defaults(run=_hash_password)
+    command = commands.add_parser("make-tls", help="make certificates for TLS, and an authority")
+    command.add_argument(
+        "--client", metavar="NAME", help="for a client, by the authority that is in DIR"
+    )
+    command.add_argument("directory", metavar="DIR", type=_directory, help="where they are made")
+    command.add_argument("hosts", metavar="HOST", nargs="*", help="name or address of this machine")
+    command.set_defaults(run=_make_tls, parser=command)
     return parser
 
 
@@ -167,6 +174,17 @@ def _hash_password(given: argparse.Namespace) -> None:
             f"a password has 1 to {PASSWORD_BYTES} bytes of UTF-8, and no control character"
         )
     _print(hash_password(password) + "\n")
+
+
+def _make_tls(given: argparse.Namespace) -> None:
+    from msgd.config import maketls
+
+    if bool(given.hosts) == (given.client is not None):
+        given.parser.error("give a HOST or more, or --client NAME and no HOST")
+    if given.client is not None:
+        _print(maketls.make_client(given.directory, given.client))
+    else:
+        _print(maketls.make_server(given.directory, given.hosts))
 
 
 def _ask_password() -> bytes:
