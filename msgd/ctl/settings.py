@@ -63,9 +63,9 @@ class Server:
         self._tls = tls
 
     @property
-    def has_tls(self) -> bool:
-        """Whether TLS proves who it is; over a socket in the file system there is none."""
-        return bool(self._tls) and not self.place.is_socket
+    def tls(self) -> Tls | None:
+        """How the server proves who it is; over a socket in the file system the kernel does."""
+        return None if self.place.is_socket else self._tls
 
     def connect(self, session: str | None = None) -> Client:
         """A new connection, to the first place that has a server; raises `MsgdError`.
