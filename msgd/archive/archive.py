@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgd.archive.dayfile import FULL, DayFile, explain
@@ -50,6 +51,7 @@ class Archive:
         self.room = Room(directory, keep_free)
         # The days that this process has written to, and when it did so last.
         self.written: dict[str, float] = {}
+        self.synced: Callable[[float], object] = float  # is told the seconds of each fdatasync
         self.day = ""  # of the open file
         self.refusing = ""  # why records are refused; "" while they are not
         self.sessions = Sessions(sessions)  # who calls notes what a commit has kept, before the
@@ -189,7 +191,9 @@ class Archive:
 
     def _sync(self) -> None:
         if self._unsynced and self._file is not None:
+            began = time.monotonic()
             self._file.sync()
+            self.synced(time.monotonic() - began)
         self._unsynced = False
 
     def roll(self, day: str) -> None:

@@ -7,6 +7,7 @@ import time
 from math import inf
 
 from msgd.process import log, systemd
+from msgd.server.figures import WRITE_SECONDS, Figures
 from msgd.server.timers import Alarm
 
 _log = logging.getLogger("msgd")
@@ -21,6 +22,8 @@ class Status:
     def __init__(self, alarm: Alarm) -> None:
         self._alarm = alarm
         self.archived = self.refused = 0  # messages, since the start or midnight
+        self.figures = Figures()
+        self._written = -inf  # when the figures were written
         self.expires = inf  # the certificate: seconds of the epoch
         self._warned = False  # of that, today
         self._next = 0.0
@@ -31,6 +34,25 @@ class Status:
 
     def __str__(self) -> str:
         return f"{self.archived} messages archived today, {self.refused} refused"
+
+    def kept(self, messages: int, size: int) -> None:
+        """Messages are archived, in records of this many bytes."""
+        self.archived += messages
+        self.figures.messages.value += messages
+        self.figures.bytes.value += size
+
+    def refuse(self, answer: bytes) -> None:
+        """An answer that begins with FAIL, or several of them, for the same reason each."""
+        reason, _, _ = answer.removeprefix(b"FAIL ").partition(b"\n")
+        self.figures.refused(reason.decode(), max(1, answer.count(b"\n")))
+
+    def write(self, path: str | None, directory: str, now: float) -> None:
+        """Write the figures, if it is time to, for the file system of this directory."""
+        if path and now - self._written >= WRITE_SECONDS:
+            self._written = now
+            expires = self.expires if self.expires < inf else 0
+            self.figures.certificate_expiry.value = expires
+            self.figures.write(path, directory)
 
     def new_day(self) -> None:
         self.archived = self.refused = 0
