@@ -70,6 +70,7 @@ class Archive:
         self._link = CurrentLink(directory)
         try:
             _make_directory(directory)
+            _warn_of_others(directory)
             self.lock = Lock(directory)
             self._directory = _open_directory(directory)  # clients may take all descriptors
         except OSError as error:
@@ -339,6 +340,14 @@ def _make_directory(directory: str) -> None:
             _fsync(parent, os.path.dirname(path))
         finally:
             os.close(parent)
+
+
+def _warn_of_others(directory: str) -> None:
+    """Whoever can write to the directory can remove and replace what is archived."""
+    status = os.stat(directory)
+    if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+        log.warning("%s: other users can write there, and so change or remove the archive; let it "
+                    "belong to msgd's user, with mode 0750", directory)  # fmt: skip
 
 
 def _open_directory(directory: str) -> int:

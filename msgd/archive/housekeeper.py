@@ -38,8 +38,8 @@ class Housekeeper:
         """``written`` tells when this process has last written to a day, by `days.elapsed`."""
         self._directory = directory
         self._written = {} if written is None else written
-        self.day = ""  # for which it was last wished: no file of an earlier day is safe from it
-        self._due = ""  # the same, as long as it has not begun
+        self.day = ""  # the last wish: a run may touch every file of an earlier day
+        self._due = ""  # the wish for which no run has begun
         self._seen: tuple[str, float] | None = None  # the day of the last wish, and when that was
         self._jumped = ""  # the day to which the clock has jumped
         self._child: subprocess.Popen[bytes] | None = None

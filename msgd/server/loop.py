@@ -300,9 +300,9 @@ class Server:
             self._housekeeper.wish(self._day)
         self._housekeeper.step(self._config.keep_days, self._config.compress)
         self._status.expires = self._clients.certificate_expires
+        self._status.report(len(self._clients), self._archive.refusing, self._now)
         if self._housekeeper.running:  # what it says is read once a second
             self._status.soon(self._now)
-        self._status.report(len(self._clients), self._archive.refusing, self._now)
         self._figures.connections.value = len(self._clients)
         self._figures.sessions.value = len(self._archive.sessions)
         self._figures.refusing.value = int(bool(self._archive.refusing))
