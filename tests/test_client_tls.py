@@ -13,8 +13,9 @@ import pytest
 from msgd.client import Client, ConnectionLost, NotConnected
 from msgd.client.tls import Tls
 from tests.lab.certificates import Authority, Certificate, openssl, self_signed
-from tests.scripted import Part, greet, receive, says, scripted
+from tests.scripted import greet, receive, says, scripted
 from tests.session_server import Sessions
+from tests.tls_server import over_tls
 
 LOOKS = 3  # connections: the one that is refused, and two looks at its certificate
 
@@ -37,38 +38,6 @@ def good(authority: Authority) -> Certificate:
 @pytest.fixture
 def trust(authority: Authority) -> Tls:
     return Tls(ca=str(authority.certificate))
-
-
-def echoes(connection: socket.socket) -> None:
-    if not connection.recv(5):
-        return  # it was only a look
-    connection.sendall(b"PONG\n")
-    while data := connection.recv(1 << 16):
-        connection.sendall(data)
-
-
-def over_tls(
-    certificate: Certificate, part: Part = echoes, clients: Path | None = None, **set_: Any
-) -> Part:
-    """The part inside TLS; a handshake that fails is the client's to tell."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.certificate, certificate.key)
-    for name, value in set_.items():
-        setattr(context, name, value)
-    if clients is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(clients)
-
-    def wrapped(connection: socket.socket) -> None:
-        try:
-            with context.wrap_socket(connection, server_side=True) as inside:
-                inside.settimeout(20)
-                part(inside)
-                inside.unwrap()
-        except (ssl.SSLError, OSError):
-            pass
-
-    return wrapped
 
 
 def refused(certificate: Certificate, tls: Tls, host: str = "127.0.0.1") -> str:
@@ -250,6 +219,17 @@ def test_a_stream_that_is_cut_is_no_goodbye(good: Certificate, trust: Tls) -> No
         pytest.raises(ConnectionLost, match="cut off"),
     ):
         client.send("a")
+
+
+def test_an_end_that_comes_with_the_last_echo_is_seen(good: Certificate, trust: Tls) -> None:
+    """Both are decrypted in one go, and nothing more will make the socket readable."""
+    with (
+        scripted(over_tls(good, says(b"MESG a\n"))) as port,
+        Client(port=port, tls=trust, timeout=600) as client,
+        pytest.raises(ConnectionLost, match="closed the connection") as caught,
+    ):
+        list(client.send_many(["a", "b"]))
+    assert caught.value.confirmed == 1
 
 
 def test_the_client_says_goodbye(good: Certificate, trust: Tls) -> None:

@@ -139,6 +139,10 @@ class Client:
         """Close the connection; the server goes on. May be called twice."""
         self._link.close()
 
+    def abandon(self) -> None:
+        """Close it in this process only, which has it from its parent; nothing is said on it."""
+        self._link.abandon()
+
     @property
     def closed(self) -> bool:
         return self._link.closed

@@ -55,7 +55,16 @@ class Link:
         """Whether `write` has taken bytes that the system has not taken yet."""
         return False
 
+    @property
+    def ended(self) -> bool:
+        """Whether `read` has seen the end already, which no poll will show again."""
+        return False
+
     def close(self) -> None:
+        self._socket.close()
+
+    def abandon(self) -> None:
+        """Close the descriptor, and say nothing on the connection, which is another process's."""
         self._socket.close()
 
     def wait(
@@ -71,9 +80,10 @@ class Link:
         if other is not None:
             poll.register(other, select.POLLIN)
         longest = None if patience is None else min(ceil(patience.left * 1000), 1 << 30)
-        ready = dict(poll.poll(longest))
+        ready = dict(poll.poll(0 if self.ended else longest))
         server = ready.get(self._socket.fileno(), 0)
-        return bool(server & ~select.POLLOUT), bool(server & select.POLLOUT), other in ready
+        readable = bool(server & ~select.POLLOUT) or self.ended
+        return readable, bool(server & select.POLLOUT), other in ready
 
     def read(self) -> bytes:
         """What is there, up to a block; nothing where nothing is. Raises `ConnectionLost`."""

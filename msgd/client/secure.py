@@ -6,6 +6,7 @@ shows is the truth, and a write that could not be finished is nobody's concern b
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 (ssl imports it late: a fork could find the lock taken)
 import socket
 import ssl
 from contextlib import suppress
@@ -71,6 +72,7 @@ class SecureLink(Link):
         self._tls = context.wrap_bio(self._in, self._out, server_hostname=name)
         self._unsent = memoryview(b"")
         self._begun = False  # something has come
+        self._failure: str | None = None  # how the stream inside has ended
 
     @property
     def fingerprint(self) -> str:
@@ -119,22 +121,25 @@ class SecureLink(Link):
             raise ConnectionLost("the connection broke (it was cut off in the middle of TLS)")
         return plain
 
+    @property
+    def ended(self) -> bool:
+        return self._failure is not None
+
     def _decrypted(self) -> bytes:
+        """What there is inside; behind it, how it ended."""
         parts = []
         try:
             while part := self._tls.read(BLOCK_BYTES):
                 parts.append(part)
+            self._failure = CLOSED
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            if not parts:
-                raise ConnectionLost(CLOSED) from None
+            self._failure = CLOSED
         except ssl.SSLError as error:
-            if not parts:
-                raise ConnectionLost(_alert(error)) from None
-        else:
-            if not parts:
-                raise ConnectionLost(CLOSED)
+            self._failure = _alert(error)
+        if self._failure is not None and not parts:
+            raise ConnectionLost(self._failure)
         return b"".join(parts)
 
     def write(self, data: memoryview) -> int:

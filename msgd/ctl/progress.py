@@ -6,7 +6,6 @@ sending.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -79,12 +78,9 @@ class Progress(NoProgress):
     def _is_ours(self) -> bool:
         """Whether the terminal takes something now, and from us: not while in the background."""
         try:
-            if os.tcgetpgrp(self._terminal) != os.getpgrp():
-                return False
-        except OSError as error:
-            if error.errno != errno.ENOTTY:  # which is a terminal too, but has no jobs of ours
-                return False
-        return wait_for_room(self._terminal, 0)
+            return os.tcgetpgrp(self._terminal) == os.getpgrp() and wait_for_room(self._terminal, 0)
+        except OSError:
+            return False
 
     def _columns(self) -> int:
         try:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 
-from tests.campaign import abuse, crash, loop, packing, power, relay, siege, soak, stall
+from tests.campaign import abuse, crash, loop, packing, power, siege, soak, stall
 from tests.campaign.starting import Starter
-from tests.lab import mounts, nats
+from tests.lab import mounts
 
 Part = Callable[[Starter, Path, float, int], object]
 
@@ -96,18 +96,6 @@ def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return soak.soak(start, folder, seconds, lambda line: print(f"  {line}", flush=True))
 
 
-def _relay(start: Starter, folder: Path, seconds: float, seed: int) -> object:
-    """Half of the time with one server, half of it with three."""
-    if nats.find_server() is None:
-        return "left out: nats-server is not installed"
-    said = []
-    for servers in (1, 3):
-        end = time.monotonic() + seconds / 2
-        alone = folder / str(servers)
-        said.append(relay.campaign(alone, lambda _, e=end: time.monotonic() < e, seed, servers))  # type: ignore[misc]
-    return "; ".join(said)
-
-
 # By default all but the last ones, which have something special to tell.
 PARTS: dict[str, Part] = {
     "crash": _crash,
@@ -116,7 +104,6 @@ PARTS: dict[str, Part] = {
     "packing": _packing,
     "siege": _siege,
     "soak": _soak,
-    "relay": _relay,
     "kinds": _kinds,
     "stall": _stall,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from typing import Self
 
 from tests.lab.waiting import SECONDS
 
@@ -65,7 +64,7 @@ class Client:
     def close(self) -> None:
         self.socket.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *exc: object) -> None:
