@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaign import sessions
+from tests.conftest import Start
 from tests.ctl import fails, msgctl
 from tests.scripted import Part, greet, receive, scripted
 
@@ -159,3 +161,12 @@ def test_a_text_and_files_in_a_session(tmp_path: Path) -> None:
         done = msgctl("send", "--session", "x", "-p", port, "hello")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "msgctl: session x: 1 was there already\n"
+
+
+def test_run_again_until_it_succeeds_under_kills_of_both_ends(start: Start, tmp_path: Path) -> None:
+    """The long form is in the campaign."""
+    folder = tmp_path / "killed"
+    outcome = sessions.campaign(
+        start, folder, lambda so_far: so_far.breaks < 6, seed=7, lines=15_000, longest=0.03
+    )
+    assert outcome.lines > 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 
-from tests.campaign import abuse, crash, loop, packing, power, siege, soak, stall
+from tests.campaign import abuse, crash, loop, packing, power, sessions, siege, soak, stall
 from tests.campaign.starting import Starter
 from tests.lab import mounts
 
@@ -96,6 +96,11 @@ def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return soak.soak(start, folder, seconds, lambda line: print(f"  {line}", flush=True))
 
 
+def _sessions(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    end = time.monotonic() + seconds
+    return sessions.campaign(start, folder, lambda _: time.monotonic() < end, seed, lines=200_000)
+
+
 # By default all but the last ones, which have something special to tell.
 PARTS: dict[str, Part] = {
     "crash": _crash,
@@ -103,6 +108,7 @@ PARTS: dict[str, Part] = {
     "ext4": _ext4,
     "packing": _packing,
     "siege": _siege,
+    "sessions": _sessions,
     "soak": _soak,
     "kinds": _kinds,
     "stall": _stall,
