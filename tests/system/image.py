@@ -11,12 +11,14 @@ from pathlib import Path
 SUITES = ("bookworm", "trixie")
 
 # What msgd depends on is here, so that the package installs without a network; the rest is
-# for the tests: faketime moves the clock, iproute2 makes the second network namespace.
+# for the tests: faketime moves the clock, iproute2 makes the second network namespace, openssl the
+# certificates.
 PACKAGES = (
     "acl",
     "dbus",
     "faketime",
     "iproute2",
+    "openssl",
     "procps",
     "python3",
     "python3-click",

@@ -20,7 +20,8 @@ ip -n peer link set toward-msgd up
 """
 
 RECORD = re.compile(
-    r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d) (?P<origin>\S+:\d+) (?P<text>.*)"
+    r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d) "
+    r"(?P<origin>(?:unix|\S+):\d+(?:@[\w.-]+)?(?:/[\w.-]+:\d+(?:\+\d+)?)?) (?P<text>.*)"
 )
 
 
