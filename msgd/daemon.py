@@ -88,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     command = commands.add_parser("hash-password", help="print a string for password_hash")
     command.set_defaults(run=_hash_password)
+    command = commands.add_parser("make-tls", help="make certificates for TLS, and an authority")
+    command.add_argument(
+        "--client", metavar="NAME", help="for a client, by the authority that is in DIR"
+    )
+    command.add_argument("directory", metavar="DIR", type=_directory, help="where they are made")
+    command.add_argument("hosts", metavar="HOST", nargs="*", help="name or address of this machine")
+    command.set_defaults(run=_make_tls, parser=command)
     return parser
 
 
@@ -112,12 +119,21 @@ def _directory(text: str) -> str:
 def _serve(given: argparse.Namespace) -> None:
     # A daemon changes to /, and SIGHUP reads the file again.
     path = os.path.abspath(given.config) if given.config and given.daemonize else given.config
-    source = Source(path, port=given.port, log_directory=given.log_directory)
+    source = Source(path, port=given.port, log_directory=given.log_directory, prove=_prove)
     config = source.load()
     if given.check:
         _print(dump(config))
     else:
         _run(config, source.load, given)
+
+
+def _prove(config: Config) -> None:
+    """That its certificates work: found at start, by --check and at a reload, by no client."""
+    if config.tls.certificate is not None:
+        from msgd.server.certificates import load
+
+        for words in load(config.tls).warnings:
+            _logger.warning("%s", words)
 
 
 def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace) -> None:
@@ -130,7 +146,7 @@ def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace
     with ExitStack() as stack:
         pidfile = None
         if given.pidfile:
-            from msgd.process.pidfile import PidFile
+            from msgd.process.lockfile import PidFile
 
             pidfile = stack.enter_context(PidFile(given.pidfile))
         server = Server(config, systemd.listen_sockets())
@@ -158,6 +174,17 @@ def _hash_password(given: argparse.Namespace) -> None:
             f"a password has 1 to {PASSWORD_BYTES} bytes of UTF-8, and no control character"
         )
     _print(hash_password(password) + "\n")
+
+
+def _make_tls(given: argparse.Namespace) -> None:
+    from msgd.config import maketls
+
+    if bool(given.hosts) == (given.client is not None):
+        given.parser.error("give a HOST or more, or --client NAME and no HOST")
+    if given.client is not None:
+        _print(maketls.make_client(given.directory, given.client))
+    else:
+        _print(maketls.make_server(given.directory, given.hosts))
 
 
 def _ask_password() -> bytes:

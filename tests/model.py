@@ -84,46 +84,57 @@ def opening(argument: bytes) -> tuple[bytes, int | None] | None:
 class Model:
     """Replies to the whole of what one client sends, and the texts that are archived.
 
-    Passwords are always wrong; an archive always works. Nobody takes a session over.
+    Passwords are always wrong; an archive always works. ``sessions`` are the last numbers of those
+    that the server knows.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, sessions: dict[bytes, int] | None = None) -> None:
         self.limit = limit
         self.replies = b""
         self.archive: list[bytes] = []
         self.marks: list[bytes] = []  # for each of them, what stands behind the address
-        self.sessions: dict[bytes, int] = {}  # the last number of each
+        self.sessions = {} if sessions is None else sessions
         self.session: bytes | None = None  # the one that is open
         self.number = 0  # of its next message
         self.refusal = b""  # every message gets this
+        self.tail = b""  # a line that has not ended
+        self.pending: list[bytes] | None = None  # lines of a message that goes on
+        self.lost = False  # it is too long, and that has been said
 
     def line_framed(self, stream: bytes) -> None:
         """A stream whose first bytes are PING and a line end."""
         assert stream.startswith((b"PING\n", b"PING\r\n"))
         self.replies += b"PONG\n"
-        lines = stream.split(b"\n")[1:-1]  # behind the last line feed there is no message
-        pending: list[bytes] | None = None
-        lost = False
+        self.lines(stream.partition(b"\n")[2])
+
+    def lines(self, data: bytes) -> None:
+        """What comes behind the handshake, or behind what came before."""
+        *lines, self.tail = (self.tail + data).split(b"\n")
         for line in lines:
-            line = line.removesuffix(b"\r")
-            header, space, text = line[:4], line[4:5], line[5:]
-            if header in (b"MORE", b"MESG") and space == b" ":
-                pending = [*(pending or []), text]
-                if not lost and not self.refusal and self.is_too_long(pending):
-                    self.replies += self.failed(b"message too long") + b"\n"
-                    lost = True
-                if header == b"MESG":
-                    if not lost:
-                        self.line_message(pending)
-                    pending, lost = None, False
-                continue
-            interrupted, pending, lost = pending is not None, None, False
-            if header in (b"MORE", b"MESG"):
-                self.replies += self.failed(b"space expected after the header") + b"\n"
-                continue
-            if interrupted:
-                self.failed(b"")
-            self.replies += self.request(line, interrupted) + b"\n"
+            self.line(line.removesuffix(b"\r"))
+
+    def line(self, line: bytes) -> None:
+        header, space, text = line[:4], line[4:5], line[5:]
+        if header in (b"MORE", b"MESG") and space == b" ":
+            self.pending = [*(self.pending or []), text]
+            if not self.lost and not self.refusal and self.is_too_long(self.pending):
+                self.replies += self.failed(b"message too long") + b"\n"
+                self.lost = True
+            if header == b"MESG":
+                if not self.lost:
+                    self.line_message(self.pending)
+                self.pending, self.lost = None, False
+            return
+        interrupted, self.pending, self.lost = self.pending is not None, None, False
+        if header in (b"MORE", b"MESG"):
+            self.replies += self.failed(b"space expected after the header") + b"\n"
+            return
+        if interrupted:
+            self.failed(b"")
+        self.replies += self.request(line, interrupted) + b"\n"
+
+    def taken_over(self) -> None:
+        self.refusal = b"session taken over"
 
     def failed(self, reason: bytes) -> bytes:
         """The FAIL for a message: the first one stops the session, if there is one."""

@@ -57,9 +57,9 @@ def test_the_session_of_a_run_keeps_its_name_and_no_two_runs_have_the_same() -> 
         greet(connection)
         names.append(receive(connection, 22))
         connection.sendall(b"SESS %d\n" % (len(names) == 2))
-        if len(names) != 2:
-            receive(connection, 7)
-            connection.sendall(b"MESG a\n" if len(names) == 3 else b"")
+        assert receive(connection, 7) == (b"MESG a\n" if len(names) != 2 else b"")
+        if len(names) == 3:
+            connection.sendall(b"MESG a\n")
 
     with scripted(part, part, lambda connection: part(connection)) as port:
         for _ in range(2):
@@ -98,7 +98,10 @@ def test_a_session_that_holds_more_than_the_input() -> None:
 
 @pytest.mark.parametrize(
     ("second", "words"),
-    [(session(0), "has lost the session"), (session(3), "somebody else writes")],
+    [
+        (session(0, stays=True), "has lost the session"),
+        (session(3, stays=True), "somebody else writes"),
+    ],
 )
 def test_what_no_retry_mends(second: Part, words: str) -> None:
     first = session(0, (b"MESG a\nMESG b\n", b"MESG a\n"))

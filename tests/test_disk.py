@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -13,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from msgd.archive.archive import Archive
+from msgd.archive.final import read_final
+from msgd.archive.records import MARK
 from tests.conftest import Client, Start, cpu_seconds, wait_for
 from tests.lab import fake, mounts, tracing
 from tests.lab.check import verify
 from tests.lab.load import Sender
 from tests.lab.manager import Manager
 
-CONFIG = "listen: 127.0.0.1\n"
+CONFIG = "listen: 127.0.0.1\nlimits: {keep_free: 0}\n"  # down to the last byte
 FAIL = b"FAIL archive cannot be written\n"
 RESUMED = "is being written again"
 
@@ -147,6 +151,35 @@ def test_failed_sync_ends_the_daemon_without_an_echo(start: Start, tmp_path: Pat
 
 
 @with_strace
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
+def test_a_disk_that_turns_out_to_be_full_in_the_sync(
+    start: Start, tmp_path: Path, error: str
+) -> None:
+    """As NFS and quotas may tell: FAIL, nothing of it stays, and it goes on by itself."""
+    inject = f"--inject=fdatasync:error={error}:when=2..3"
+    msgd = start(CONFIG, wrapper=tracing.wrapper(tmp_path / "trace", inject))
+    with msgd.line_client() as client:
+        replies = [client.ask(b"MESG %d\n" % number) for number in range(5)]
+        msgd.wait_log(RESUMED)
+    assert replies == [b"MESG 0\n", FAIL, FAIL, b"MESG 3\n", b"MESG 4\n"]
+    assert msgd.texts() == ["0", "3", "4"]
+    assert msgd.stop() == 0
+
+
+@with_strace
+def test_with_sync_second_such_a_disk_is_an_error_in_the_log(start: Start, tmp_path: Path) -> None:
+    inject = "--inject=fdatasync:error=ENOSPC:when=1"
+    trace = tracing.wrapper(tmp_path / "trace", inject)
+    msgd = start(f"{CONFIG}sync: second\n", wrapper=trace)
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG a\n") == b"MESG a\n"
+        msgd.wait_log("what was echoed lately may not outlast a power failure")
+        assert client.ask(b"MESG b\n") == b"MESG b\n"
+    assert msgd.texts() == ["a", "b"]
+    assert msgd.stop() == 0
+
+
+@with_strace
 @pytest.mark.parametrize("sync", ["always", "second"])
 def test_failed_sync_of_the_directory_ends_the_daemon(
     start: Start, tmp_path: Path, sync: str
@@ -269,7 +302,7 @@ def test_a_client_that_cannot_be_watched_is_closed(start: Start, tmp_path: Path)
 @with_strace
 def test_a_listener_that_cannot_be_watched_again_at_once(start: Start, tmp_path: Path) -> None:
     """First there is no descriptor for a client, and then, after the pause, no memory to watch."""
-    inject = "accept4:error=EMFILE:when=1", "epoll_ctl:error=ENOSPC:when=5"
+    inject = "accept4:error=EMFILE:when=1", "epoll_ctl:error=ENOSPC:when=4"
     options = "--trace=accept4,epoll_ctl", *(f"--inject={call}" for call in inject)
     trace = tmp_path / "trace"
     msgd = start(CONFIG, wrapper=tracing.wrapper(trace, *options))
@@ -327,6 +360,224 @@ def test_a_torn_line_is_ended_although_a_later_day_is_there(start: Start, tmp_pa
     start(CONFIG, folder=tmp_path / "msgd", env=clock.env())
     assert (archive / "2026-03-03.log").read_text() == "a\ntorn\x18\n"
     assert (archive / "2026-03-09.log").read_text() == "b\n"
+
+
+@as_root
+def test_some_of_the_disk_stays_free(start: Start, small: Path) -> None:
+    msgd = start("listen: 127.0.0.1\nlimits: {keep_free: 50%}\n", folder=small)
+    with msgd.line_client() as client:
+        taken = until_fail(client)
+        assert 100 < taken < 130  # records of a bit more than 1000 bytes, into 128 KiB
+        mounts.resize(msgd.log_directory, "512k")
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+        msgd.wait_log(RESUMED)
+    assert msgd.texts()[taken:] == ["kept"]
+    assert msgd.log.count("less than limits.keep_free is free (free some space)") == 1
+
+
+@as_root
+def test_what_others_write_is_seen_in_time(start: Start, small: Path) -> None:
+    msgd = start("listen: 127.0.0.1\nlimits: {keep_free: 131072}\n", folder=small)
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG a\n") == b"MESG a\n"
+        (msgd.log_directory / "ballast").write_bytes(b"x" * (130 << 10))
+        wait_for(lambda: client.ask(b"MESG b\n") == FAIL, "the refusal")
+        msgd.config.write_text("listen: 127.0.0.1\nlimits: {keep_free: 0}\n")
+        msgd.signal(signal.SIGHUP)
+        msgd.wait_log("configuration read again")
+        assert client.ask(b"MESG c\n") == b"MESG c\n"
+
+
+# What is only convenient ----------------------------------------------------------------------
+
+
+@with_strace
+def test_a_link_that_cannot_be_made_stops_no_message(start: Start, tmp_path: Path) -> None:
+    """As where there is no inode left, or no link may be made."""
+    inject = "--trace=symlink,rename", "--inject=symlink:error=EPERM"
+    msgd = start(CONFIG, wrapper=tracing.wrapper(tmp_path / "trace", *inject))
+    with msgd.line_client() as client:
+        for number in range(3):
+            msgd.files()[0].unlink()
+            assert client.ask(b"MESG %d\n" % number) == b"MESG %d\n" % number
+    link = msgd.log_directory / "current.log"
+    assert msgd.log.count(f"{link}: cannot be made: Operation not permitted") == 1
+    assert "refused" not in msgd.log
+
+
+def test_what_stands_at_the_link_is_named_and_left(start: Start, tmp_path: Path) -> None:
+    link = tmp_path / "msgd" / "archive" / "current.log"
+    link.mkdir(parents=True)
+    msgd = start(CONFIG, folder=tmp_path / "msgd")
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+    assert f"{link}: is not a symbolic link; left as it is" in msgd.log
+    assert link.is_dir()
+
+
+def test_a_link_that_is_removed_comes_back(start: Start, tmp_path: Path) -> None:
+    with closing(Manager(tmp_path)) as manager:
+        msgd = start(CONFIG, env=manager.env())
+        link = msgd.log_directory / "current.log"
+        link.unlink()
+        wait_for(link.is_symlink, "the link")
+        link.unlink()
+        link.symlink_to("elsewhere")
+        wait_for(link.exists, "the link's right place")
+
+
+@pytest.mark.parametrize("name", [".msgd.state", ".msgd.final", ".msgd.state.new"])
+def test_other_conveniences_do_not_either(start: Start, tmp_path: Path, name: str) -> None:
+    (tmp_path / "msgd" / "archive" / name).mkdir(parents=True)
+    msgd = start(CONFIG, folder=tmp_path / "msgd")
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG kept\n") == b"MESG kept\n"
+    assert name.removesuffix(".new") in msgd.log
+    assert msgd.stop() == 0
+
+
+def test_an_older_file_that_cannot_be_mended_stops_no_start(start: Start, tmp_path: Path) -> None:
+    odd = tmp_path / "msgd" / "archive" / "2020-01-01.log"
+    odd.mkdir(parents=True)
+    msgd = start(CONFIG, folder=tmp_path / "msgd")
+    assert f"{odd}: Is a directory" in msgd.log
+
+
+# What others do to the file -------------------------------------------------------------------
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    archive = Archive(str(tmp_path / "archive"), "always")
+    archive.start(DAY)
+    with closing(archive):
+        yield archive
+
+
+DAY = "2026-03-01"
+RECORD = b"2026-03-01T00:00:00.000000+00:00 127.0.0.1:1/a:007+1 two\n\tlines\n"
+
+
+def day_file(archive: Archive) -> Path:
+    return Path(archive.directory) / f"{DAY}.log"
+
+
+def put(archive: Archive, *records: bytes) -> int:
+    for record in records:
+        archive.append(record)
+    return archive.commit(DAY)
+
+
+@pytest.mark.parametrize("cut", [5, 8, len(RECORD) - 30], ids=["text", "lines", "head"])
+def test_a_record_never_goes_on_where_somebody_has_cut(archive: Archive, cut: int) -> None:
+    assert put(archive, RECORD) == 1
+    os.truncate(day_file(archive), len(RECORD) - cut)
+    assert put(archive, RECORD) == 1
+    assert day_file(archive).read_bytes() == RECORD[:-cut] + MARK + RECORD
+
+
+def test_nor_behind_half_a_line_of_somebody_else(archive: Archive) -> None:
+    for line, between in (b"a note\n", b""), (b"half a no", MARK):
+        with day_file(archive).open("ab") as file:
+            file.write(line)
+        before = day_file(archive).read_bytes()
+        assert put(archive, RECORD) == 1
+        assert day_file(archive).read_bytes() == before + between + RECORD
+
+
+def fail_after(monkeypatch: pytest.MonkeyPatch, size: int, then: Callable[[], None]) -> None:
+    """The next write takes so many bytes; before the second something happens, and it fails."""
+    write = os.writev
+
+    def short(fd: int, parts: list[bytes]) -> int:
+        monkeypatch.setattr(os, "writev", full)
+        return write(fd, [b"".join(parts)[:size]])
+
+    def full(*_: object) -> int:
+        monkeypatch.setattr(os, "writev", write)
+        then()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "writev", short)
+
+
+def test_only_what_is_ours_is_cut_back(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert put(archive, RECORD) == 1
+    fail_after(monkeypatch, len(RECORD) + 9, lambda: None)
+    assert put(archive, RECORD, RECORD) == 1
+    assert day_file(archive).read_bytes() == RECORD * 2
+
+
+def test_what_somebody_cuts_meanwhile_is_not_made_longer(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make room: the file must not begin with NULs then."""
+    assert put(archive, *[RECORD] * 50) == 50
+    fail_after(monkeypatch, 40, lambda: os.truncate(day_file(archive), 0))
+    assert put(archive, RECORD) == 0
+    assert day_file(archive).read_bytes() == b""
+    assert put(archive, RECORD) == 1
+    assert day_file(archive).read_bytes() == RECORD
+
+
+def test_what_somebody_adds_meanwhile_is_not_cut(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add() -> None:
+        with day_file(archive).open("ab") as file:
+            file.write(b"a note\n")
+
+    fail_after(monkeypatch, 40, add)
+    assert put(archive, RECORD) == 0
+    kept = RECORD[:40] + b"a note\n"
+    assert put(archive, RECORD) == 1
+    data = day_file(archive).read_bytes()
+    assert data.startswith(kept)
+    assert data.endswith(b"\n" + RECORD)
+
+
+def away(path: Path) -> None:
+    path.unlink()
+
+
+def replaced(path: Path) -> None:
+    path.with_suffix(".new").write_bytes(b"another\n")
+    path.with_suffix(".new").rename(path)
+
+
+@pytest.mark.parametrize("change", [away, replaced])
+def test_a_file_that_goes_during_the_sync(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    """The echo would be for a record that is in no file: it is written again."""
+    sync = os.fdatasync
+
+    def slow(fd: int) -> None:
+        monkeypatch.setattr(os, "fdatasync", sync)
+        change(day_file(archive))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    assert put(archive, RECORD, RECORD) == 2
+    assert day_file(archive).read_bytes().endswith(RECORD * 2)
+    assert read_final(archive.directory) == (DAY, day_file(archive).stat().st_size)
+
+
+def test_a_file_that_goes_again_and_again_is_refused(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda _: day_file(archive).unlink())
+    assert put(archive, RECORD) == 0
+    assert "is moved or deleted again and again" in archive.refusing
+    monkeypatch.setattr(os, "fdatasync", sync)
+    assert put(archive, RECORD) == 1
+
+
+def test_more_entries_than_one_call_takes_are_written_whole(archive: Archive) -> None:
+    records = [b"%d\n" % number for number in range(5000)]
+    assert put(archive, *records) == 5000
+    assert day_file(archive).read_bytes() == b"".join(records)
 
 
 def replace_by_symlink(path: Path) -> None:

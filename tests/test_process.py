@@ -30,9 +30,9 @@ needs_namespaces = pytest.mark.skipif(not _can_unshare(), reason="needs root for
 # Moments at which somebody else can know of the process: method, and when in it.
 MOMENTS = {
     "it-listens": "msgd.server.listeners.Listeners.__init__",
-    "the-pid-file-is-written": "msgd.process.pidfile.PidFile.write",
+    "the-pid-file-is-written": "msgd.process.lockfile.PidFile.write",
     "its-starter-is-released": "msgd.process.background.Starter.release",
-    "the-pid-file-goes": "msgd.process.pidfile.PidFile.__exit__",
+    "the-pid-file-goes": "msgd.process.lockfile.PidFile.__exit__",
 }
 
 

@@ -170,6 +170,8 @@ def test_anything_but_the_handshake_is_refused_at_the_first_byte_that_differs(
         ([b"PING", b"MESG a\nb\r\n"], b"PONGMESG a\nb", [b"a\nb"]),
         ([b"PING", b"MESG a\r\nb\n\n"], b"PONGMESG a\\x0d\nb\n", [b"a\\x0d\nb\n"]),
         ([b"PING", b"PING\n"], b"PONGPONG", []),
+        ([b"PING", b"\n", b"TERMx\n"], b"PONG\nFAIL space expected after the header\n", []),
+        ([b"PING", b"MESG"], b"PONGFAIL space expected after the header", []),
         ([b"PING", b"MORE a"], b"PONGFAIL unknown header", []),
         ([b"PING", b"MORE"], b"PONGFAIL unknown header", []),
         ([b"PING", b"TERM "], b"PONGPWIV", []),
@@ -214,6 +216,35 @@ def test_empty_lines_without_end_do_not_fill_the_memory() -> None:
     driver.receive(b"PING\n" + b"MORE \n" * 10 + b"MESG \n" + b"MORE \n" * 11 + b"MESG \nPING\n")
     echo = b"MORE \n" * 10 + b"MESG \n"
     assert driver.replies == b"PONG\n" + echo + b"FAIL message too long\nPONG\n"
+
+
+def test_over_tls_there_is_line_framing_only() -> None:
+    driver = Driver(100, line_only=True)
+    driver.receive(b"PINGMESG a")
+    assert driver.closed
+    assert driver.replies == b"PONGFAIL line framing expected\n"
+    lines = Driver(100, line_only=True)
+    lines.receive(b"PING\r\nMESG a\n")
+    assert lines.replies == b"PONG\nMESG a\n"
+
+
+def test_what_is_under_way_is_told() -> None:
+    driver = Driver(100)
+    driver.quiet()
+    driver.receive(b"PING")
+    assert driver.protocol.greeted
+    assert not driver.protocol.unfinished
+    driver.receive(b"MESG a")
+    assert driver.protocol.unfinished
+    assert driver.protocol.held == len(b"MESG a")
+    driver.quiet()
+    driver.quiet()
+    assert driver.replies == b"PONGMESG a"
+    assert not driver.protocol.unfinished
+    lines = Driver(100)
+    lines.receive(b"PING\nMORE a\nMESG b")
+    assert not lines.protocol.unfinished
+    assert lines.protocol.held == len(b"a\nMESG b")
 
 
 def test_a_bare_message_too_long_closes() -> None:

@@ -15,6 +15,7 @@ from msgd.archive.final import final_line
 from msgd.relay.engine import Engine
 from msgd.relay.errors import Denied
 from msgd.relay.options import load
+from tests.campaign import relay as chaos
 from tests.lab.nats import NatsServer, find_server, free_ports
 from tests.lab.relay import Relay
 from tests.lab.waiting import wait_for
@@ -417,6 +418,12 @@ def test_figures_and_the_manager(bench: Bench, tmp_path: Path) -> None:
     assert found["msgd_relay_unshipped_days"] == 0
     assert found["msgd_relay_behind_bytes"] == 0
     assert found["msgd_relay_bad_files"] == 0
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_chaos(tmp_path: Path, servers: int) -> None:
+    """A short form of the campaign; msgd, relays and servers are killed and stopped under load."""
+    assert chaos.campaign(tmp_path, lambda happened: happened < 6, 7 + servers, servers, 0.5, 10)
 
 
 def test_without_the_library(tmp_path: Path) -> None:

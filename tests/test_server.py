@@ -336,11 +336,12 @@ def test_without_a_hash_nobody_can_stop_it(start: Start) -> None:
         assert client.ask(b"TERM secret\n") == b"PWNO\n"
 
 
-def test_a_right_password_from_another_address_passes_the_guessers(msgd: Daemon) -> None:
+def test_a_right_password_from_another_network_passes_the_guessers(start: Start) -> None:
+    msgd = start(f"password_hash: {PASSWORD_HASH}\nlisten: [127.0.0.1, '::1']\n")
     guessers = [msgd.line_client() for _ in range(30)]
     for number, guesser in enumerate(guessers):
         guesser.send(b"TERM guess %d\n" % number)
-    with msgd.connect(b"PING\n", source="127.0.0.2") as owner:
+    with msgd.connect(b"PING\n", host="::1") as owner:
         assert owner.ask(b"TERM %b\n" % PASSWORD.encode()) == b"PWOK\n"
     answers = [guesser.rest() for guesser in guessers]
     assert set(answers) <= {

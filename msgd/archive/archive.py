@@ -13,13 +13,15 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgd.archive.dayfile import FULL, DayFile, explain
-from msgd.archive.days import is_day_file
+from msgd.archive.days import elapsed, is_day_file
 from msgd.archive.final import FinalFile
 from msgd.archive.links import CurrentLink
 from msgd.archive.recovery import listing, recover, tail_of
+from msgd.archive.room import KeepFree, Room
 from msgd.archive.sessions import Sessions
 from msgd.archive.state import State, StateFile
 from msgd.errors import Fatal
@@ -35,10 +37,21 @@ _TRIES = 3  # to write to a file that others move away again and again
 class Archive:
     """The day files in one directory, of which one is open."""
 
-    def __init__(self, directory: str, sync: str, *, sessions: int = 10_000) -> None:
+    def __init__(
+        self,
+        directory: str,
+        sync: str,
+        *,
+        sessions: int = 10_000,
+        keep_free: KeepFree | None = None,
+    ) -> None:
         """Lock the directory (an absolute path), which is made where missing; raises `Fatal`."""
         self.directory = directory
         self.sync = sync  # "always", "second" or "never"
+        self.room = Room(directory, keep_free)
+        # The days that this process has written to, and when it did so last.
+        self.written: dict[str, float] = {}
+        self.synced: Callable[[float], object] = float  # is told the seconds of each fdatasync
         self.day = ""  # of the open file
         self.refusing = ""  # why records are refused; "" while they are not
         self.sessions = Sessions(sessions)  # who calls notes what a commit has kept, before the
@@ -57,6 +70,7 @@ class Archive:
         self._link = CurrentLink(directory)
         try:
             _make_directory(directory)
+            _warn_of_others(directory)
             self.lock = Lock(directory)
             self._directory = _open_directory(directory)  # clients may take all descriptors
         except OSError as error:
@@ -135,7 +149,9 @@ class Archive:
         for _ in range(_TRIES):
             file = self._opened(day)
             before = file.end
-            kept, error = file.append(batch)
+            fitting, full = self.room.fit(batch)
+            kept, error = file.append(fitting)
+            error = error or full
             self._unsynced |= kept > 0
             self._since += file.end - before
             if kept and self.sync == "always":
@@ -163,17 +179,22 @@ class Archive:
         Where the disk turns out to be full only now, what was echoed stays in the file, and
         only its being on stable storage is in doubt: the log says so.
         """
+        self._sync_or_say()
+        self._save_state()
+
+    def _sync_or_say(self) -> None:
         try:
             self._sync()
         except OSError as error:
             log.error("%s; what was echoed lately may not outlast a power failure",
                       explain(error, self._path(self.day)))  # fmt: skip
             self._forget_file()
-        self._save_state()
 
     def _sync(self) -> None:
         if self._unsynced and self._file is not None:
+            began = time.monotonic()
             self._file.sync()
+            self.synced(time.monotonic() - began)
         self._unsynced = False
 
     def roll(self, day: str) -> None:
@@ -236,6 +257,7 @@ class Archive:
             opened.close()
             raise
         self._file, self.day = opened, day
+        self.written[day] = elapsed()
         self._final.open(day, opened.end)
         self._state_due = True
         self._save_state()
@@ -251,14 +273,14 @@ class Archive:
             self._directory = _open_directory(self.directory)
 
     def _close_file(self) -> None:
-        if self._file is not None and self.sync != "never":
-            with suppress(OSError):
-                self._sync()
+        if self.sync != "never":
+            self._sync_or_say()
         self._forget_file()
 
     def _forget_file(self) -> None:
         if self._file is not None:
             self._file.close()
+            self.written[self.day] = elapsed()
         self._file, self._unsynced = None, False
 
     def _save_state(self) -> None:
@@ -318,6 +340,14 @@ def _make_directory(directory: str) -> None:
             _fsync(parent, os.path.dirname(path))
         finally:
             os.close(parent)
+
+
+def _warn_of_others(directory: str) -> None:
+    """Whoever can write to the directory can remove and replace what is archived."""
+    status = os.stat(directory)
+    if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+        log.warning("%s: other users can write there, and so change or remove the archive; let it "
+                    "belong to msgd's user, with mode 0750", directory)  # fmt: skip
 
 
 def _open_directory(directory: str) -> int:

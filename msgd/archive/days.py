@@ -32,6 +32,14 @@ class Clock:
         self._second = second
 
 
+def elapsed() -> float:
+    """Seconds that have really passed since the machine was started, asleep or not.
+
+    Two of them tell how much time has passed, wherever the wall clock was set meanwhile.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def is_day_file(name: str) -> bool:
     """Whether this is the name of an uncompressed day file."""
     day, dot, ending = name.partition(".")

@@ -107,7 +107,10 @@ class FinalFile:
             os.close(fd)
         with suppress(FileNotFoundError):
             os.unlink(self._path)
-        return os.open(self._path, flags | os.O_CREAT | os.O_EXCL, _MODE)
+        fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, _MODE)
+        with suppress(OSError):  # whatever the umask
+            os.fchmod(fd, _MODE)
+        return fd
 
     def renew(self, offset: int) -> None:
         """The file ends here now, and everything before is committed."""

@@ -1,12 +1,13 @@
 """Retention: delete day files that are too old, compress finished ones.
 
 Both may take long, so that the daemon runs this file as a program of its own, one at a time,
-and passes on what it prints: one line for each thing that was done or went wrong.
+and passes on what it prints: one line for each thing that was done or went wrong, with its
+priority before it as sd-daemon(3) says.
 
-    python -I retention.py DIRECTORY TODAY KEEP_DAYS COMPRESS
+    python -I retention.py DIRECTORY TODAY KEEP_DAYS COMPRESS [DAY...]
 
-TODAY's file and any of a later day are never touched, nor is anything but a day file. It
-imports nothing of msgd's, so that it starts quickly.
+TODAY's file and any of a later day are never touched, nor is anything but a day file. The days at
+the end are not deleted, however old. It imports nothing of msgd's, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -16,19 +17,25 @@ import gzip
 import os
 import re
 import shutil
+import stat
 import sys
 import zlib
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import date, timedelta
 from typing import BinaryIO
 
 _DAY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.log(\.gz)?", re.ASCII)
+_LEFT = re.compile(r"\.\d{4}-\d\d-\d\d\.log\.gz\.new", re.ASCII)
+_DONE, _ODD, _FAILED = "<6>", "<4>", "<3>"
 _CHUNK = 1 << 20
 _SYNC_BYTES = 4 << 20  # of what is read, so that never much is written at once: see _pack
 _FAILURES = (OSError, EOFError, ValueError, zlib.error)  # the last three: of a damaged gzip
 
 
-def main(directory: str, today: str, keep_days: int, compress: str) -> None:
+def main(
+    directory: str, today: str, keep_days: int, compress: str, spared: Collection[str] = ()
+) -> None:
     """Go through the directory once. Every failure is one printed line; the rest goes on."""
     with suppress(OSError):  # the systemd unit forbids it, as it does all that sets priorities
         os.nice(10)
@@ -38,24 +45,41 @@ def main(directory: str, today: str, keep_days: int, compress: str) -> None:
         _print_failure(directory, error)
         return
     for name in names:
-        found = _DAY_FILE.fullmatch(name)
         path = os.path.join(directory, name)
-        if found is None or found[1] >= today or not _is_regular(path):
-            continue
         try:
-            if keep_days and found[1] < _oldest(today, keep_days):
-                with suppress(FileNotFoundError):  # what a crash has left of compressing it
-                    os.unlink(_new_name(path.removesuffix(".gz") + ".gz"))
-                os.unlink(path)
-                print(f"info {path}: deleted, older than {keep_days} days", flush=True)
-            elif compress == "gzip" and found[2] is None:
-                _compress(path)
+            if _LEFT.fullmatch(name):
+                _remove_left(path)
+            elif (found := _DAY_FILE.fullmatch(name)) and found[1] < today and _is_regular(path):
+                if keep_days and found[1] < _oldest(today, keep_days) and found[1] not in spared:
+                    os.unlink(path)
+                    _print(_DONE, path, f"deleted, older than {keep_days} days")
+                elif compress == "gzip" and found[2] is None:
+                    _compress(path)
         except _FAILURES as error:
             _print_failure(path, error)
 
 
+def _print(level: str, path: str, words: str) -> None:
+    print(f"{level}{path}: {words}", flush=True)
+
+
+def _remove_left(new: str) -> None:
+    """What a compression has left that was killed; not one that is still at it."""
+    if os.path.islink(new):
+        os.unlink(new)
+        return
+    fd = os.open(new, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(new)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(fd)
+
+
 def _print_failure(path: str, error: Exception) -> None:
-    print(f"error {path}: {error}; tried again tomorrow", flush=True)
+    _print(_FAILED, path, f"{error}; tried again tomorrow")
 
 
 def _oldest(today: str, keep_days: int) -> str:
@@ -63,22 +87,25 @@ def _oldest(today: str, keep_days: int) -> str:
 
 
 def _is_regular(path: str) -> bool:
-    return os.path.isfile(path) and not os.path.islink(path)
+    """Whether it is a file, and has no other name, which may be somebody else's."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def _compress(path: str) -> None:
     """Replace the file by its gzip; at every moment one of the two is there, whole."""
     packed = f"{path}.gz"
-    with open(path, "rb") as source:
+    with _open(path) as source:
         try:
             # A helper of a daemon that was killed may still be at it.
             fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            _print(_ODD, path, "locked by another process, not compressed; tried again tomorrow")
             return
         # Both are there where a crash came between the two, or the clock went back to that day.
         before = _unpacked_size(packed) if os.path.exists(packed) else 0
         skip = before - os.fstat(source.fileno()).st_size
-        if skip < 0 or not _holds(packed, skip, source):
+        if skip < 0 or not os.path.exists(packed) or not _holds(packed, skip, source):
             try:
                 _pack(source, packed, before)
             except _FAILURES:
@@ -87,7 +114,20 @@ def _compress(path: str) -> None:
                 raise
     os.unlink(path)
     _sync_directory(path)
-    print(f"info {path}: compressed", flush=True)
+    _print(_DONE, path, "compressed")
+
+
+def _open(path: str) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+
+
+def _create(new: str) -> BinaryIO:
+    """A new file of our own: another user of the directory may have put a link there."""
+    with suppress(FileNotFoundError):
+        os.unlink(new)
+    target = os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    fcntl.flock(target, fcntl.LOCK_EX)  # for as long as it is being made: see _remove_left
+    return target
 
 
 def _pack(source: BinaryIO, packed: str, before: int) -> None:
@@ -98,10 +138,10 @@ def _pack(source: BinaryIO, packed: str, before: int) -> None:
     wait behind a large one, as ext4 has one journal for both.
     """
     new, status = _new_name(packed), os.fstat(source.fileno())
-    with open(new, "wb") as target:
+    with _create(new) as target:
         os.fchmod(target.fileno(), status.st_mode & 0o777)
         if before:
-            with open(packed, "rb") as earlier:
+            with _open(packed) as earlier:
                 shutil.copyfileobj(earlier, target, _CHUNK)
         source.seek(0)
         with gzip.GzipFile("", "wb", 6, target, status.st_mtime) as member:
@@ -118,16 +158,16 @@ def _pack(source: BinaryIO, packed: str, before: int) -> None:
 
 
 def _copy(source: BinaryIO, target: BinaryIO | gzip.GzipFile, most: int) -> int:
-    """Copy so many bytes, or up to the end; how many there were."""
+    """Copy up to ``most`` bytes, or up to the end; how many there were."""
     data = source.read(most)
     target.write(data)
     return len(data)
 
 
 def _holds(packed: str, skip: int, source: BinaryIO) -> bool:
-    """Whether the gzip, without so many bytes, unpacks to just what the source holds."""
+    """Whether the gzip, without its first ``skip`` bytes, unpacks to what the source holds."""
     source.seek(0)
-    with gzip.open(packed) as unpacked:
+    with _open(packed) as file, gzip.open(file) as unpacked:
         unpacked.seek(skip)
         while chunk := source.read(_CHUNK):
             if unpacked.read(len(chunk)) != chunk:
@@ -136,7 +176,7 @@ def _holds(packed: str, skip: int, source: BinaryIO) -> bool:
 
 
 def _unpacked_size(packed: str) -> int:
-    with gzip.open(packed) as unpacked:
+    with _open(packed) as file, gzip.open(file) as unpacked:
         while unpacked.read(_CHUNK):
             pass
         return unpacked.tell()
@@ -156,4 +196,4 @@ def _sync_directory(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:])

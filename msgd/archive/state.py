@@ -30,7 +30,7 @@ log = logging.getLogger("msgd")
 
 NAME = ".msgd.state"
 TAIL_BYTES = 4096  # of the day file, whose CRC is kept
-_MODE = 0o640
+_MODE = 0o600  # nobody else needs it
 _HEAD = re.compile(
     rb"msgd state 1\nsync (\w+)\nspeaks (\S+) (\d+) ([0-9a-f]{8})\n"
     rb"((?:file \S+ \d+\n)*)((?:session \d+ \S+\n)*)crc ([0-9a-f]{8})\n"

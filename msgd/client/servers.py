@@ -47,22 +47,33 @@ def servers(host: str | Sequence[str], port: int) -> list[Server]:
 
 
 def _server(host: str, port: int) -> Server:
-    """`host` may carry a port of its own: ``host:port``, ``[address]:port``."""
+    found, own = parsed(host)
+    return Server(found, own or port)
+
+
+def parsed(host: str) -> tuple[str, int | None]:
+    """A host, and the port that may stand with it; an absolute path is a socket.
+
+    The forms: ``name``, ``address``, ``host:port``, ``[address]``, ``[address]:port``. Raises
+    ValueError and TypeError for what is none.
+    """
     if not isinstance(host, str):
         raise TypeError(f"host is text, not {host!r}")
-    if not host or "\0" in host:
-        raise ValueError(f"no host is called {host!r}")
     if host.startswith("/"):
         if len(os.fsencode(host)) > _PATH_BYTES:
             raise ValueError(f"no socket has such a long path: {host!r}")
-        return Server(host, port)
-    found = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?|([^:]+):(\d+)", host, re.ASCII)
+        if "\0" in host:
+            raise ValueError(f"no host is called {host!r}")
+        return host, None
+    if host.count(":") > 1 and not host.startswith("["):  # an IPv6 address as it is
+        return host, None
+    found = re.fullmatch(r"(?:\[([^][]+)\]|([^][:\s\0]+))(?::([0-9]{1,9}))?", host, re.ASCII)
     if not found:
-        return Server(host, port)
-    own = found[2] or found[4]
-    if own and not 1 <= int(own) <= 65535:
+        raise ValueError(f"no host is called {host!r}")
+    own = int(found[3]) if found[3] else None
+    if own is not None and not 1 <= own <= 65535:
         raise ValueError(f"there is no port {own}: they are 1 to 65535")
-    return Server(found[1] or found[3], int(own or port))
+    return found[1] or found[2], own
 
 
 def checked_seconds(name: str, value: float) -> float:

@@ -7,6 +7,7 @@ unknown keys, ``msgd --check`` and the tests all read it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -79,13 +80,20 @@ class Source:
     """Where the configuration comes from: a file, under what the command line says."""
 
     def __init__(
-        self, path: str | None, *, port: int | None = None, log_directory: str | None = None
+        self,
+        path: str | None,
+        *,
+        port: int | None = None,
+        log_directory: str | None = None,
+        prove: Callable[[Config], None] | None = None,
     ) -> None:
         """Without a path: DEFAULT_PATH where that exists, else the defaults.
 
-        ``log_directory`` is an absolute path.
+        ``log_directory`` is an absolute path. ``prove`` raises ConfigError for values that only
+        their use shows to be wrong, which begins with ``key: ``.
         """
         self._path, self._port, self._log_directory = path, port, log_directory
+        self._prove = prove
         self._read = False
 
     def load(self) -> Config:
@@ -96,6 +104,7 @@ class Source:
         """
         if self._path is None and os.path.exists(DEFAULT_PATH):
             self._path = DEFAULT_PATH
+        file = None
         if self._path is None:
             values = _with_credentials({}, "")
         else:
@@ -107,7 +116,13 @@ class Source:
             values["port"] = self._port
         if self._log_directory is not None:
             values["log_directory"] = self._log_directory
-        return _build(values)
+        config = _build(values)
+        try:
+            if self._prove is not None:
+                self._prove(config)
+        except ConfigError as error:
+            raise ConfigError((file.where(str(error)) if file else "") + str(error)) from None
+        return config
 
 
 def load(path: str | None, *, port: int | None = None, log_directory: str | None = None) -> Config:

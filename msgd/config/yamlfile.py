@@ -89,6 +89,11 @@ class ConfigFile:
         """Whether the file has this key."""
         return name in self._lines
 
+    def where(self, words: str) -> str:
+        """``FILE:LINE: `` for an error that begins with ``key: ``, as far as that is known."""
+        line = self._lines.get(words.partition(":")[0])
+        return f"{self._path}:{line}: " if line else f"{self._path}: "
+
     def error(self, name: str, words: str) -> ConfigError:
         """What is wrong about a key that `values` has found, in view of the others."""
         return ConfigError(f"{self._path}:{self._lines[name]}: {name}: {words}")

@@ -6,6 +6,7 @@ sending.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -78,9 +79,12 @@ class Progress(NoProgress):
     def _is_ours(self) -> bool:
         """Whether the terminal takes something now, and from us: not while in the background."""
         try:
-            return os.tcgetpgrp(self._terminal) == os.getpgrp() and wait_for_room(self._terminal, 0)
-        except OSError:
-            return False
+            if os.tcgetpgrp(self._terminal) != os.getpgrp():
+                return False
+        except OSError as error:
+            if error.errno != errno.ENOTTY:  # which is a terminal too, but has no jobs of ours
+                return False
+        return wait_for_room(self._terminal, 0)
 
     def _columns(self) -> int:
         try:

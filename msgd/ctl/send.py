@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
 
+from msgd.client.servers import checked_session
 from msgd.ctl.exits import end_like_interrupts
 from msgd.ctl.options import common, json_option, retry_option
 from msgd.ctl.retry import Retry
 from msgd.ctl.settings import server
-
-_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 class _Worded(click.Command):
@@ -22,17 +20,25 @@ class _Worded(click.Command):
     """
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        context.allow_interspersed_args = False
-        rest = self.make_parser(context).parse_args(list(args))[1]
-        context.allow_interspersed_args = True
-        at = next((at for at, word in enumerate(rest) if word[:1] == "-" and word != "-"), None)
-        if at and rest[at] != "--" and self.make_parser(context).parse_args(rest[at:])[1]:
+        words = self._text(context, args, up_to_the_first_word=True)
+        behind_dashes = args[: len(args) - len(words)][-1:] == ["--"]
+        at = next((at for at, word in enumerate(words) if word[:1] == "-" and word != "-"), 0)
+        if at and not behind_dashes and words[at] != "--" and self._text(context, words[at:]):
             raise click.UsageError(
-                f"{rest[at]} stands between the words of the text: put options before them, or"
+                f"{words[at]} stands between the words of the text: put options before them, or"
                 " behind them, and -- before a text with such words",
                 context,
             )
         return super().parse_args(context, args)
+
+    def _text(
+        self, context: click.Context, args: list[str], up_to_the_first_word: bool = False
+    ) -> list[str]:
+        """The words of the text; or all that begins with the first of them."""
+        context.allow_interspersed_args = not up_to_the_first_word
+        found = self.make_parser(context).parse_args(list(args))[0].get("text")
+        context.allow_interspersed_args = True
+        return list(found) if isinstance(found, tuple) else []
 
 
 @click.command("send", cls=_Worded)
@@ -62,11 +68,11 @@ def command(
     """
     if text and files:
         raise click.UsageError("give either TEXT or --file")
-    if session is not None and not re.fullmatch(_ID, session, re.ASCII):
-        raise click.UsageError(
-            f"no session is called {session!r}: 1 to 64 of letters, digits and . _ -,"
-            " the first a letter or digit"
-        )
+    if session is not None:
+        try:
+            checked_session(session)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
     end_like_interrupts()
     if not (text or files or whole) and sys.stdin.isatty():
         from msgd.ctl.conversation import Conversation

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from msgd.client import PORT, Client, NotConnected
+from msgd.client.servers import parsed
+from msgd.client.tls import Tls
 from msgd.ctl.exits import BadSetting
-from msgd.ctl.hosts import Place, places
 from msgd.ctl.options import LONGEST
 from msgd.ctl.streams import complain
 
@@ -36,19 +37,35 @@ class Found(NamedTuple):
     depth: int = 9
 
 
+class Place(NamedTuple):
+    """A host, or the path of a socket; without a port the usual one is meant."""
+
+    host: str
+    port: int | None = None
+
+    @property
+    def is_socket(self) -> bool:
+        return os.path.isabs(self.host)
+
+
+def places(text: str) -> tuple[Place, ...]:
+    """One place, or several with commas between them. Raises ValueError with its words."""
+    return tuple(Place(*parsed(part.strip())) for part in text.split(","))
+
+
 class Server:
     """Where to connect to, and how."""
 
-    def __init__(self, where: tuple[Place, ...], timeout: float, tls: object = None) -> None:
+    def __init__(self, where: tuple[Place, ...], timeout: float, tls: Tls | None = None) -> None:
         self.timeout = timeout
         self.place = where[0]  # where the last connection was made
         self._places = where
         self._tls = tls
 
     @property
-    def has_tls(self) -> bool:
-        """Whether TLS proves who it is; over a socket in the file system there is none."""
-        return bool(self._tls) and not self.place.is_socket
+    def tls(self) -> Tls | None:
+        """How the server proves who it is; over a socket in the file system the kernel does."""
+        return None if self.place.is_socket else self._tls
 
     def connect(self, session: str | None = None) -> Client:
         """A new connection, to the first place that has a server; raises `MsgdError`.
@@ -69,10 +86,8 @@ class Server:
         raise NotConnected("; ".join(failures))
 
     def _connect(self, place: Place, session: str | None) -> Client:
-        more: dict[str, Any] = {} if session is None else {"session": session}
-        if self._tls and not place.is_socket:
-            more["tls"] = self._tls
-        return Client(place.host, place.port or PORT, self.timeout, **more)
+        tls = None if place.is_socket else self._tls
+        return Client(place.host, place.port or PORT, self.timeout, tls=tls, session=session)
 
 
 def server() -> Server:
@@ -94,7 +109,7 @@ def _places(text: str) -> tuple[Place, ...]:
     try:
         return places(text)
     except ValueError as error:
-        raise BadSetting(f"host {error}") from None
+        raise BadSetting(f"host: {error}") from None
 
 
 def _with_port(place: Place, host: Found, port: Found | None) -> Place:
@@ -121,7 +136,7 @@ def _usual_port() -> int:
         return PORT
 
 
-def _tls(found: Mapping[str, Found]) -> object:
+def _tls(found: Mapping[str, Found]) -> Tls | None:
     """What the library takes for it; None without TLS.
 
     Whoever names a certificate where the connection is asked for wants TLS: a plain connection
@@ -137,8 +152,6 @@ def _tls(found: Mapping[str, Found]) -> object:
         ca, pin = (ca, None) if ca.depth < pin.depth else (None, pin)
     if "key" in found and "cert" not in found:
         raise BadSetting("a key needs its certificate: cert")
-    from msgd.client.tls import Tls  # type: ignore[import-not-found, unused-ignore]
-
     try:
         return Tls(
             ca=ca and ca.value,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import click
 
 from msgd.client import Client, PasswordRefused
 from msgd.ctl.exits import INTERRUPTED, NO_PERMISSION, OK
 from msgd.ctl.options import common
-from msgd.ctl.settings import server
-from msgd.ctl.streams import complain, say
+from msgd.ctl.settings import Server, server
+from msgd.ctl.streams import complain, harmless, say
 from msgd.prompt import NoTerminal, ask
 
 _TRIES = 3
@@ -22,7 +24,9 @@ _TRIES = 3
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 def command(password_stdin: bool) -> int:
     """Ask the server to stop, with its password."""
-    with server().connect() as client:
+    where = server()
+    with where.connect() as client:
+        _say(_proof(where, client))
         try:
             for password in _from_stdin() if password_stdin else _from_terminal():
                 if offer(client, password):
@@ -31,6 +35,36 @@ def command(password_stdin: bool) -> int:
             complain("interrupted")
             return INTERRUPTED
     return NO_PERMISSION
+
+
+def _proof(where: Server, client: Client) -> str:
+    """Who says that it is the server which gets the password."""
+    if where.place.is_socket:
+        owner = _owner(where.place.host)
+        return f"The server is proved by its local socket {client.address}, which is {owner}'s."
+    if where.tls is None:
+        return (
+            f"Nothing proves that {client.address} is msgd: whoever has the port gets the"
+            " password. A local socket or --tls would prove it."
+        )
+    by = "its pinned certificate" if where.tls.pin else "its certificate"
+    return f"The server {client.address} is proved by TLS, with {by}."
+
+
+def _owner(path: str) -> str:
+    import pwd
+
+    number = os.stat(path).st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
+def _say(text: str) -> None:
+    """What is only said must not keep anybody from stopping the server."""
+    with suppress(OSError):
+        say(harmless(text))
 
 
 def offer(client: Client, password: bytes) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from msgd.process.log import Seldom
@@ -41,6 +42,7 @@ class Admission:
         self._forbidden = Seldom(logging.WARNING, "%s may not connect (allow)")
         self._busy = Seldom(logging.WARNING, "%s turned away: %s")
         self._context: ssl.SSLContext | None = None
+        self.expires = inf  # the server's certificate: seconds of the epoch
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -48,7 +50,7 @@ class Admission:
 
         An error changes nothing.
         """
-        self._context = _context(config.tls)
+        self._context, self.expires = _load(config.tls)
         self._limits = config.limits
         self._allow = Networks(config.allow)
         self._proxies = Networks(config.proxy_from)
@@ -117,8 +119,9 @@ class Admission:
         from msgd.server.certificates import client_name
 
         name = client_name(session)
-        if name and self._names and name not in self._names:
-            raise NotWelcome(f"{client.name}: its certificate is for {name}, not in tls.clients")
+        if self._names and name not in self._names:
+            words = f"is for {name}, which is" if name else "has no name, and so is"
+            raise NotWelcome(f"its certificate {words} not in tls.clients")
         if name:
             client.come_from(client.origin.named(name))
 
@@ -133,12 +136,13 @@ class Admission:
         return True
 
 
-def _context(tls: TlsOptions) -> ssl.SSLContext | None:
+def _load(tls: TlsOptions) -> tuple[ssl.SSLContext | None, float]:
     if tls.certificate is None:
-        return None
-    from msgd.server.certificates import context  # 3 MB of OpenSSL, for those who use it
+        return None, inf
+    from msgd.server.certificates import load  # 3 MB of OpenSSL, for those who use it
 
-    return context(tls)
+    found = load(tls)
+    return found.context, found.expires
 
 
 class NotWelcome(OSError):
@@ -166,7 +170,7 @@ class Entry:
             self._proxy = None
             host, port, data = found
             if host and not self._admission.come_through(client, host, port):
-                raise NotWelcome(f"{client.name}: the client {host} may not connect")
+                raise NotWelcome(f"{host}, for which this proxy speaks, may not connect")
             if not data:
                 return None, []
         client.entry = None

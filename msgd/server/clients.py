@@ -20,6 +20,7 @@ from msgd.wire.headers import BUSY, FAIL
 if TYPE_CHECKING:
     from msgd.config.options import Config
     from msgd.server.addresses import Origin
+    from msgd.server.figures import Figures
     from msgd.server.sessions import Writers
 
 log = logging.getLogger("msgd")
@@ -44,12 +45,14 @@ class Clients:
         alarm: Alarm,
         fairness: Fairness,
         writers: Writers,
+        figures: Figures,
         config: Config,
     ) -> None:
         self._selector = selector
         self._alarm = alarm
         self._fairness = fairness
         self._writers = writers
+        self._figures = figures
         self._admission = Admission(config)
         self._all: set[Connection] = set()
         self._turned_away: set[Connection] = set()
@@ -65,6 +68,11 @@ class Clients:
         self._unwatchable = Seldom(logging.ERROR, "%s: closed: it cannot be watched: %s")
         self._too_much = Seldom(logging.WARNING, "%s: closed: it held %d bytes of memory")
         self._set_limits(config)
+
+    @property
+    def certificate_expires(self) -> float:
+        """The server's certificate: seconds of the epoch, infinity without one."""
+        return self._admission.expires
 
     def configure(self, config: Config) -> None:
         """Take over limits, time-outs, networks and certificates.
@@ -96,6 +104,7 @@ class Clients:
         """Take a new connection, or refuse it."""
         if not self._admission.allows(origin):
             sock.close()
+            self._figures.turned_away.value += 1
             return
         if origin.host:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -105,6 +114,7 @@ class Clients:
         )
         log.debug("%s: connected", origin.text)
         has_place = self._admission.has_place(origin, len(self))
+        self._figures.accepted.value += 1
         self._all.add(client)
         self._admission.enter(origin)
         self._fairness.welcome(client.share)
@@ -116,6 +126,7 @@ class Clients:
             self._turn_away(client, now)
 
     def _turn_away(self, client: Connection, now: float) -> None:
+        self._figures.turned_away.value += 1
         client.queue(client.protocol.reply(FAIL, BUSY).data)
         self.dismiss(client, now)
         if len(self._turned_away) >= _TURNED_AWAY:  # what it is told may be lost in a reset
@@ -250,9 +261,6 @@ class Clients:
 
     def _finish(self, client: Connection) -> None:
         """It has all that it was owed: close our side, and wait until that has arrived."""
-        if client.half_closed:
-            self._close(client)
-            return
         try:
             client.transport.shut_down()
         except OSError:

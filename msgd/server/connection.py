@@ -156,14 +156,15 @@ class Connection:
             self.half_closed = self.half_closed or not self.transport.throw_away()
             return []
         began, size = time.monotonic(), min(self.share.bite, most)
-        self.form.at(stamp)
         if self.protocol.paused:
+            self.form.at(stamp)
             size = min(size, BITE_FIRST)  # it has earned larger ones by other requests
             taken, events = size, self.protocol.resume(self.form, size)
         else:
-            taken, events = self._receive(size)
+            taken, events = self._receive(size, stamp)
         if self.transport.ended and not (self.half_closed or self.protocol.paused):
             self.half_closed = True
+            self.form.at(stamp)
             events += self.protocol.end(self.form)
         if self.phase is Phase.GREETING and self.protocol.greeted:
             self.become(Phase.TALKING)
@@ -172,13 +173,14 @@ class Connection:
             self.share.pushes = False
         return events
 
-    def _receive(self, size: int) -> tuple[int, list[Event]]:
+    def _receive(self, size: int, stamp: bytes) -> tuple[int, list[Event]]:
         data = self.transport.receive(size)
         events: list[Event] = []
         taken = len(data or b"")
         if self.entry is not None and data:
             data, events = self.entry.open(self, data)
         if data:
+            self.form.at(stamp)
             events += self.protocol.receive(data, self.form)
         return taken, events
 

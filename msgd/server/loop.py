@@ -26,6 +26,7 @@ from msgd.process import children, systemd
 from msgd.process.limits import allow_descriptors
 from msgd.process.log import Seldom
 from msgd.process.signals import Signals
+from msgd.server import alerts
 from msgd.server.clients import Clients
 from msgd.server.connection import Connection, Phase
 from msgd.server.fairness import SYNCED, UNSYNCED, Fairness, Pace, Turn
@@ -34,9 +35,8 @@ from msgd.server.heartbeat import Status
 from msgd.server.listeners import Listeners, bind, name_of
 from msgd.server.sessions import Writers
 from msgd.server.timers import Alarm
-from msgd.server.transport import broken_words
 from msgd.wire.events import Answer, Close, Dropped, Event, Open, Records, Terminate
-from msgd.wire.headers import FAIL, NOT_VERIFIED, PWNO, PWOK, STOPPING
+from msgd.wire.headers import FAIL, NOT_VERIFIED, NOT_WRITTEN, PWNO, PWOK, STOPPING
 
 if TYPE_CHECKING:
     from msgd.server.addresses import Origin
@@ -59,16 +59,21 @@ class Server:
         self._clock = Clock(config.time_zone)
         self._stamp = self._clock.stamp()
         # Locked first: of a msgd that runs already this says more than that its port is taken.
-        self._archive = Archive(config.log_directory, config.sync, sessions=config.limits.sessions)
+        limits = config.limits
+        self._archive = Archive(
+            config.log_directory, config.sync, sessions=limits.sessions, keep_free=limits.keep_free
+        )
         self._listeners = Listeners(list(sockets) or bind(config), self._alarm, self._admit)
         self._archive.start(self._today)
         self._guard: Guard[Connection] = Guard(config, self._alarm, _waits)
-        self._housekeeper = Housekeeper(config.log_directory)
+        self._housekeeper = Housekeeper(config.log_directory, self._archive.written)
         self._status = Status(self._alarm)
+        self._figures = self._status.figures
+        self._archive.synced = self._figures.sync_seconds.observe
         self._fairness = Fairness()
         self._writers = Writers(self._archive.sessions)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
-        self._broken = Seldom(logging.WARNING, "%s")
+        self._broken = Seldom(logging.WARNING, "%s: %s")
         # One of each: those that are not verified for lack of time must not hide a wrong password.
         self._asked = {
             header: Seldom(logging.INFO, f"%s: asked to stop: {header.decode()}")
@@ -88,7 +93,12 @@ class Server:
         self._load, self._signals = reload, signals
         self._selector = selectors.DefaultSelector()
         self._clients = Clients(
-            self._selector, self._alarm, self._fairness, self._writers, self._config
+            self._selector,
+            self._alarm,
+            self._fairness,
+            self._writers,
+            self._figures,
+            self._config,
         )
         self._start()
         try:
@@ -102,6 +112,7 @@ class Server:
             self._housekeeper.stop()
             self._selector.close()
         self._archive.close()
+        self._status.write(self._config.metrics_file, self._config.log_directory, inf)
         log.info("stopped; %s", self._status)
 
     def _start(self) -> None:
@@ -134,6 +145,7 @@ class Server:
             self._clients.settle()
             if not turn.goes_on:
                 break
+        self._figures.turn_seconds.observe(time.monotonic() - self._now)
 
     def _wait(self) -> list[tuple[SelectorKey, int]]:
         """Who is ready; nobody, when it is time for something else."""
@@ -185,9 +197,10 @@ class Server:
         return made
 
     def _break_off(self, client: Connection, error: OSError) -> None:
-        """The connection is broken; what is worth a line of the log is not a mere reset."""
-        if words := broken_words(client.name, error):
-            self._broken(words)
+        """The connection is broken; a line of the log says why, unless it was a mere reset."""
+        if why := alerts.words(error):
+            self._broken(client.name, why)
+            self._figures.tls_failures.value += why.startswith("TLS")
         self._clients.break_off(client)
 
     def _note(self, client: Connection, events: list[Event]) -> int:
@@ -202,6 +215,8 @@ class Server:
                 case Answer():
                     self._owed.append((client, event))
                     made += len(event.data)
+                    if event.data.startswith(FAIL):
+                        self._status.refuse(event.data)
                 case Open():
                     client.opening = True
                     self._owed.append((client, event))
@@ -218,7 +233,12 @@ class Server:
 
     def _commit(self) -> int:
         """Write the batch; how many of its entries are kept, from the first on."""
-        return self._archive.commit(self._today)
+        if not self._owed:
+            return 0
+        began = time.monotonic()
+        kept = self._archive.commit(self._today)
+        self._figures.commit_seconds.observe(time.monotonic() - began)
+        return kept
 
     def _echo(self, kept: int) -> None:
         """Queue what is owed: echoes of what is kept, and FAIL for what is not.
@@ -231,12 +251,14 @@ class Server:
             match event:
                 case Records() if kept:
                     kept -= 1
-                    self._status.archived += event.messages
+                    self._status.kept(event.messages, len(event.archive))
                     self._writers.note(client, event.last)
                     client.queue(event.echo)
                 case Records():
                     self._status.refused += event.messages
-                    client.queue(client.protocol.refused(event.messages).data)
+                    refusal = client.protocol.refused(event.messages).data
+                    self._figures.refused(NOT_WRITTEN, event.messages)
+                    client.queue(refusal)
                 case Answer():
                     client.queue(event.data)
                 case Open():
@@ -277,7 +299,14 @@ class Server:
             self._status.new_day()
             self._housekeeper.wish(self._day)
         self._housekeeper.step(self._config.keep_days, self._config.compress)
+        self._status.expires = self._clients.certificate_expires
         self._status.report(len(self._clients), self._archive.refusing, self._now)
+        if self._housekeeper.running:  # what it says is read once a second
+            self._status.soon(self._now)
+        self._figures.connections.value = len(self._clients)
+        self._figures.sessions.value = len(self._archive.sessions)
+        self._figures.refusing.value = int(bool(self._archive.refusing))
+        self._status.write(self._config.metrics_file, self._config.log_directory, self._now)
 
     def _admit(self, sock: socket.socket, origin: Origin) -> None:
         self._clients.admit(sock, origin, self._now)
@@ -302,6 +331,7 @@ class Server:
         reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
         self._owed.append((client, client.protocol.reply(header, reason)))
         self._asked[header](client.name)
+        self._figures.wrong_passwords.value += header == PWNO
         client.become(Phase.TALKING)
         if client.half_closed:
             self._clients.dismiss(client, self._now)
@@ -368,6 +398,7 @@ class Server:
         self._guard.configure(config)
         self._archive.sync = config.sync
         self._archive.sessions.most = config.limits.sessions
+        self._archive.room.keep_free = config.limits.keep_free
         self._housekeeper.wish(self._today)
         self._housekeeper.step(config.keep_days, config.compress)
         log.info("configuration read again")

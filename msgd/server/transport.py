@@ -199,10 +199,3 @@ class Tls(Plain):
 
 def _bytes(sock: socket.socket, request: int) -> int:
     return int.from_bytes(fcntl.ioctl(sock, request, b"\0" * 4), "little")
-
-
-def broken_words(name: str, error: OSError) -> str:
-    """What the log says of a connection that broke; nothing of a mere reset."""
-    if error.errno is not None and type(error).__module__ != "ssl":
-        return ""
-    return f"{name}: {error}"

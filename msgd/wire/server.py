@@ -110,8 +110,7 @@ class ServerProtocol:
 
     def resume(self, form: Form, most: int) -> list[Event]:
         """Go on behind what has been answered, with up to ``most`` bytes."""
-        if self._framing is None:
-            return []
+        assert self._framing is not None  # it is paused
         events: list[Event] = []
         taken = self._framing.receive(bytes(self._rest[:most]), form, events)
         del self._rest[:taken]

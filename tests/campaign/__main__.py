@@ -16,9 +16,20 @@ from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 
-from tests.campaign import abuse, crash, loop, packing, power, sessions, siege, soak, stall
+from tests.campaign import (
+    abuse,
+    crash,
+    loop,
+    packing,
+    power,
+    relay,
+    sessions,
+    siege,
+    soak,
+    stall,
+)
 from tests.campaign.starting import Starter
-from tests.lab import mounts
+from tests.lab import mounts, nats
 
 Part = Callable[[Starter, Path, float, int], object]
 
@@ -101,6 +112,18 @@ def _sessions(start: Starter, folder: Path, seconds: float, seed: int) -> object
     return sessions.campaign(start, folder, lambda _: time.monotonic() < end, seed, lines=200_000)
 
 
+def _relay(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    """Half of the time with one server, half of it with three."""
+    if nats.find_server() is None:
+        return "left out: nats-server is not installed"
+    said = []
+    for servers in (1, 3):
+        end = time.monotonic() + seconds / 2
+        alone = folder / str(servers)
+        said.append(relay.campaign(alone, lambda _, e=end: time.monotonic() < e, seed, servers))  # type: ignore[misc]
+    return "; ".join(said)
+
+
 # By default all but the last ones, which have something special to tell.
 PARTS: dict[str, Part] = {
     "crash": _crash,
@@ -110,6 +133,7 @@ PARTS: dict[str, Part] = {
     "siege": _siege,
     "sessions": _sessions,
     "soak": _soak,
+    "relay": _relay,
     "kinds": _kinds,
     "stall": _stall,
 }

@@ -1,4 +1,8 @@
-"""kill -9 at random moments: what was echoed is in the archive, once and whole."""
+"""kill -9 at random moments: what was echoed is in the archive, once and whole.
+
+Half of the clients write sessions that go on over the kills: the number that they are told then
+must be that of the last whole record in the archive.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from msgd.archive.final import read_final
+from msgd.archive.reader import records
 from msgd.archive.records import MARK
-from tests.lab.check import verify
+from tests.lab.check import is_whole, verify
 from tests.lab.daemon import Daemon
 from tests.lab.load import Sender
 
@@ -26,7 +32,7 @@ class Outcome:
     def __str__(self) -> str:
         return (
             f"{self.cycles} kills, {self.echoed} messages echoed and found once and whole, "
-            f"{self.unconfirmed} archived without an echo, {self.torn} torn lines ended"
+            f"{self.unconfirmed} archived without an echo, {self.torn} torn ends marked"
         )
 
 
@@ -44,13 +50,16 @@ def campaign(
     while again(outcome):
         msgd = begin(CONFIG.format(sync=chance.choice(["always", "never"])), folder=folder)
         before = _take(msgd, checked)
+        numbers = last_numbers(msgd.archive())
         mended = "had left unfinished" in msgd.log
         assert (before, mended) == ((MARK, True) if unfinished else (b"", False))
         checked += len(before)
         senders = _kill_under_load(msgd, f"{seed}-{outcome.cycles}", chance, longest)
         data = _take(msgd, checked)
         found = verify(data, senders, killed=True)
-        unfinished = bool(data) and not data.endswith(b"\n")
+        _check_numbers(senders, numbers, last_numbers(msgd.archive()))
+        _check_final(msgd, checked, senders)
+        unfinished = not is_whole(data)
         checked += len(data)
         echoed = sum(sender.echoed for sender in senders)
         outcome.cycles += 1
@@ -58,6 +67,34 @@ def campaign(
         outcome.unconfirmed += len(found.texts) - echoed
         outcome.torn += unfinished
     return outcome
+
+
+def last_numbers(archive: bytes) -> dict[bytes, int]:
+    """The number of the last whole record of each session."""
+    return {found.session: found.number for found in records([archive]) if found.session}
+
+
+def _check_numbers(
+    senders: list[Sender], before: dict[bytes, int], after: dict[bytes, int]
+) -> None:
+    for sender in senders:
+        if sender.session and sender.told is not None:
+            session = sender.session.encode()
+            assert sender.told == before.get(session, 0), "told another number than the archive's"
+            last = after.get(session, 0)
+            assert sender.told + sender.echoed <= last <= sender.told + len(sender.sent)
+
+
+def _check_final(msgd: Daemon, checked: int, senders: list[Sender]) -> None:
+    """`.msgd.final` says at least as much as the echoes, and never a part of a record."""
+    told = read_final(str(msgd.log_directory))
+    assert told is not None
+    data = (msgd.log_directory / f"{told.day}.log").read_bytes()[: told.offset]
+    assert len(data) == told.offset
+    assert is_whole(data)
+    kept = {record.text for record in records([data[checked:]])}
+    missing = [text for one in senders for text, echoed in one.receipts() if echoed]
+    assert not set(missing) - kept, "echoed before .msgd.final was renewed"
 
 
 def _take(msgd: Daemon, start: int) -> bytes:
@@ -68,7 +105,10 @@ def _kill_under_load(
     msgd: Daemon, name: str, chance: random.Random, longest: float
 ) -> list[Sender]:
     window = chance.choice([1, 30, 1000])
-    senders = [Sender(f"{name}-{number}", msgd.port, window) for number in range(CLIENTS)]
+    senders = [
+        Sender(f"{name}-{number}", msgd.port, window, session=f"s{number}" if number % 2 else "")
+        for number in range(CLIENTS)
+    ]
     for sender in senders:
         sender.start()
     time.sleep(chance.uniform(0.01, longest))  # the moment is what is random here

@@ -3,6 +3,9 @@
 Only what was synced is certain. Of each page that was written later and not synced there may be
 the new bytes, NULs, or nothing (where the file's size was not brought up to date); a file whose
 directory was not synced may be missing. With ``sync: always`` every echo must survive all of that.
+
+Half of the clients write sessions. The number that a start tells is never higher than that of the
+last whole record on the disk, and never lower than what was echoed; whichever state file is there.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import random
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from msgd.archive.archive import Archive
+from msgd.archive.reader import records
 from msgd.archive.records import MARK
-from tests.lab.check import read
+from msgd.archive.state import NAME as STATE
+from tests.lab.check import is_whole, read
 from tests.lab.daemon import Daemon
 from tests.lab.fake import FakeClock
 from tests.lab.load import Sender
@@ -33,11 +39,16 @@ class Disk:
         self.certain: dict[str, bytes] = {}  # synced, and its name too
         self.nameless: dict[str, bytes] = {}  # synced, but its name is not
         self.later: dict[str, bytes] = {}  # written, not synced
+        self.states: list[bytes | None] = [None]  # which state files there may be; None: none
+        self._state, self._synced = b"", False  # that is being written
 
     def apply(self, call: Call) -> None:
         if call.result < 0:
             return
         name = Path(call.path).name
+        if name == f"{STATE}.new" or call.name == "rename":
+            self._apply_to_state(call)
+            return
         if call.name == "openat" and "O_CREAT" in call.arguments:
             name = Path(call.strings[-1].decode()).name
             if is_day(name) and name not in self.certain:
@@ -46,11 +57,23 @@ class Disk:
             if call.name == "fsync":  # of the directory
                 self.certain |= self.nameless
                 self.nameless.clear()
+                self.states = self.states[-1:]
         elif call.name in ("write", "writev"):
             self.later[name] = self.later.get(name, b"") + call.data
         elif call.name == "fdatasync":
             place = self.nameless if name in self.nameless else self.certain
             place[name] = place.get(name, b"") + self.later.pop(name, b"")
+
+    def _apply_to_state(self, call: Call) -> None:
+        """A new one that was not synced before its rename would be found empty."""
+        if call.name == "write":
+            self._state += call.data
+            self._synced = False
+        elif call.name == "fsync":
+            self._synced = True
+        elif call.name == "rename" and call.strings[-1].endswith(STATE.encode()):
+            self.states.append(self._state if self._synced else b"")
+            self._state = b""
 
     def after_cut(self, chance: random.Random) -> dict[str, bytes]:
         """One of the states in which a disk could be found."""
@@ -59,7 +82,8 @@ class Disk:
         for name, later in self.later.items():
             if name in files:
                 files[name] += _some_of(later, len(files[name]), chance)
-        return files
+        state = chance.choice(self.states)
+        return files if state is None else {**files, STATE: state}
 
 
 def _some_of(later: bytes, start: int, chance: random.Random) -> bytes:
@@ -87,8 +111,12 @@ def record(start: Begin, folder: Path, messages: int) -> tuple[list[Call], list[
     trace = folder / "trace"
     clock = FakeClock(folder, "2026-03-01 12:00:00")
     config = "listen: 127.0.0.1\n"
-    msgd = start(config, folder=folder / "traced", wrapper=wrapper(trace), env=clock.env())
-    senders = [Sender(f"power-{n}", msgd.port, window=20, limit=messages) for n in range(4)]
+    traced = wrapper(trace, "--follow-forks")
+    msgd = start(config, folder=folder / "traced", wrapper=traced, env=clock.env())
+    senders = [
+        Sender(f"power-{n}", msgd.port, 20, messages, session=f"s{n}" if n % 2 else "")
+        for n in range(4)
+    ]
     for pair in senders[:2], senders[2:]:
         for sender in pair:
             sender.start()
@@ -108,6 +136,12 @@ def check_states(
     """
     chance = random.Random(seed)
     texts = {message.echo: message.text for sender in senders for message in sender.sent}
+    numbers = {
+        message.text: (sender.session, number)
+        for sender in senders
+        if sender.session
+        for number, message in enumerate(sender.sent, 1)
+    }
     moments = sorted(chance.choices(range(len(traced)), k=count))
     disk, sent, mended, looked_for = Disk(), b"", 0, 0
     echoed: set[bytes] = set()
@@ -119,7 +153,10 @@ def check_states(
             sent = b""
         while moments and moments[0] == number:
             moments.pop(0)
-            mended += _recover(disk, disk.after_cut(chance), echoed, folder)
+            files = disk.after_cut(chance)
+            told = _recover(disk, files, echoed, folder)
+            mended += told.mended
+            _check_numbers(told.numbers, files, [numbers[t] for t in echoed if t in numbers])
             looked_for += len(echoed)
     return mended, looked_for
 
@@ -129,30 +166,54 @@ def _taken(sent: bytes, texts: dict[bytes, bytes]) -> set[bytes]:
     return {text for echo, text in texts.items() if echo in sent}
 
 
-def _recover(disk: Disk, files: dict[str, bytes], echoed: set[bytes], folder: Path) -> bool:
+class Told(NamedTuple):
+    """What a start made of what it found."""
+
+    mended: bool
+    numbers: dict[str, int]
+
+
+def _check_numbers(
+    told: dict[str, int], files: dict[str, bytes], echoed: list[tuple[str, int]]
+) -> None:
+    whole: dict[str, int] = {}
+    for name in sorted(filter(is_day, files)):
+        for found in records([files[name]]):
+            if found.session:
+                whole[found.session.decode()] = found.number
+    assert told == whole, f"told {told}, but on the disk are {whole}"
+    for session, number in echoed:
+        assert told[session] >= number, "told less than what was echoed"
+
+
+def _recover(disk: Disk, files: dict[str, bytes], echoed: set[bytes], folder: Path) -> Told:
     """Put the files there, open the archive as a start does, and check it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    day = max(files, default="2026-03-01.log").removesuffix(".log")
+    day = max(filter(is_day, files), default="2026-03-01.log").removesuffix(".log")
     archive = Archive(str(folder), "always")
     archive.start(day)
+    numbers = {session: number for (_, session), number in archive.sessions.all()}
     archive.append(NEW)
     assert archive.commit(day) == 1
     archive.close()
-    found: list[bytes] = []
-    mended = False
-    for name, before in files.items():
-        after = (folder / name).read_bytes()
-        assert after.startswith(before), "what was there has been changed"
-        found += read(disk.certain.get(name, b"")).texts
-        added = after[len(before) :].removesuffix(NEW)
-        torn = b"\0" in before or (before and not before.endswith(b"\n"))
-        assert added == (MARK if torn else b""), added
-        mended |= bool(added)
-    assert (folder / f"{day}.log").read_bytes().endswith(NEW)
+    found = [
+        text for name in filter(is_day, files) for text in read(disk.certain.get(name, b"")).texts
+    ]
     kept = set(found)
     assert len(kept) == len(found), "archived twice"
     assert echoed <= kept, f"echoed and lost: {[*(echoed - kept)][:3]}"
-    return mended
+    mended = False
+    for name, before in files.items():
+        if not is_day(name):
+            continue
+        after = (folder / name).read_bytes()
+        assert after.startswith(before), "what was there has been changed"
+        added = after[len(before) :].removesuffix(NEW)
+        torn = b"\0" in before or not is_whole(before)
+        assert added == (MARK if torn else b""), added
+        mended |= bool(added)
+    assert (folder / f"{day}.log").read_bytes().endswith(NEW)
+    return Told(mended, numbers)

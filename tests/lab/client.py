@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Self
 
 from tests.lab.waiting import SECONDS
 
@@ -64,7 +65,7 @@ class Client:
     def close(self) -> None:
         self.socket.close()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

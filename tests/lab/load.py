@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -45,8 +46,12 @@ def lines_of(text: bytes) -> bytes:
 class Sender(threading.Thread):
     """Sends until it is stopped or the connection breaks; each echo must be the right one."""
 
-    def __init__(self, name: str, port: int, window: int = 50, limit: int = 1 << 60) -> None:
+    def __init__(
+        self, name: str, port: int, window: int = 50, limit: int = 1 << 60, session: str = ""
+    ) -> None:
         super().__init__(name=name, daemon=True)
+        self.session = session  # its messages are numbered from `told` + 1 on
+        self.told: int | None = None  # the session's last number, as the server says at its begin
         self.sent: list[Message] = []
         self.echoed = 0  # the first so many of them
         self.refused: set[int] = set()  # and which of those with FAIL
@@ -71,7 +76,7 @@ class Sender(threading.Thread):
     def _talk(self, sock: socket.socket) -> None:
         stream = sock.makefile("rb")
         sock.sendall(b"PING\n")
-        if stream.readline() != b"PONG\n":
+        if stream.readline() != b"PONG\n" or not self._open(sock, stream.readline):
             return
         while not self._halt.is_set() and len(self.sent) < self._limit:
             new = [self._make() for _ in range(self._random.randint(1, self._window))]
@@ -79,6 +84,17 @@ class Sender(threading.Thread):
             for message in new:
                 if not self._receive(stream.readline, message):
                     return
+
+    def _open(self, sock: socket.socket, readline: Callable[[], bytes]) -> bool:
+        if not self.session:
+            return True
+        sock.sendall(b"SESS %b\n" % self.session.encode())
+        reply = readline()
+        if not reply.endswith(b"\n"):
+            return False
+        assert re.fullmatch(rb"SESS (0|[1-9]\d*)\n", reply), reply
+        self.told = int(reply.split()[1])
+        return True
 
     def _make(self) -> Message:
         message = Message(f"{self.name}-{len(self.sent)}", self._random)

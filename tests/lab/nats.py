@@ -47,13 +47,18 @@ class NatsServer:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         program = find_server()
         assert program
         with open(self.folder / "nats.log", "ab") as log:
             self.process = subprocess.Popen(
                 [program, "-c", str(self.config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until it answers."""
         wait_for(self._answers, "a server that answers")
 
     def _answers(self) -> bool:

@@ -13,6 +13,9 @@ SECONDS = 20.0
 CALLS = "openat,write,writev,pwrite64,fdatasync,fsync,ftruncate,rename,symlink,sendmsg,sendto"
 
 _LINE = re.compile(r"(\w+)\((.*)\) += (-?\d+)(.*)")
+_BEGUN = re.compile(r"(\d+) +(.*) <unfinished \.\.\.>")  # another thread's call comes between
+_RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>(.*)")
+_THREAD = re.compile(r"\d+ +")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _PATH = re.compile(r"^\d+<([^>]*)>")
 
@@ -39,8 +42,8 @@ def is_installed() -> bool:
 def wrapper(output: Path, *options: str) -> tuple[str, ...]:
     """Start a program so that its calls are noted. Its process id is its own (strace -D).
 
-    Children are not followed: of a daemon with one thread the lines stand in the order in
-    which its calls returned.
+    The lines stand in the order in which the calls returned. Children and threads are not
+    followed, unless ``options`` say ``--follow-forks``.
     """
     return (
         *("strace", "-D", "-yy", "-xx", "--signal=none", "--string-limit=4194304"),
@@ -51,20 +54,32 @@ def wrapper(output: Path, *options: str) -> tuple[str, ...]:
 def calls(output: Path) -> list[Call]:
     """All calls of a traced program that has ended."""
     end = time.monotonic() + SECONDS
-    while not re.search(r"^\+\+\+ ", output.read_text()[-200:], re.MULTILINE):
+    while not output.read_text()[-200:].endswith("+++\n"):
         assert time.monotonic() < end, "strace has not seen the end of the program"
         time.sleep(0.01)
     return [*_parse(output.read_text())]
 
 
 def _parse(text: str) -> Iterator[Call]:
-    for line in text.splitlines():
+    for line in _joined(text.splitlines()):
         if found := _LINE.fullmatch(line):
             name, arguments, result, _ = found.groups()
             strings = tuple(map(_bytes, _STRING.findall(arguments)))
             path = _PATH.match(arguments)
             place = _bytes(path[1]).decode() if path else ""
             yield Call(name, place, strings, arguments, int(result))
+
+
+def _joined(lines: list[str]) -> Iterator[str]:
+    """Each call in one line, where it returned, and without its thread's number."""
+    begun: dict[str, str] = {}
+    for line in lines:
+        if found := _BEGUN.fullmatch(line):
+            begun[found[1]] = found[2]
+        elif found := _RESUMED.fullmatch(line):
+            yield begun.pop(found[1]) + found[2]
+        else:
+            yield _THREAD.sub("", line, count=1) if _THREAD.match(line) else line
 
 
 def _bytes(text: str) -> bytes:

@@ -1,0 +1,156 @@
+"""The edges of the server: its own delays, places, proxies, figures, a stop on a slow disk."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import struct
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics import parser
+
+from tests.conftest import PASSWORD_HASH, Daemon, Start
+from tests.lab import tracing
+from tests.lab.client import Client
+from tests.lab.waiting import wait_for
+
+LOCAL = "listen: 127.0.0.1\n"
+
+
+def test_time_outs_are_not_charged_for_our_own_delay(start: Start) -> None:
+    """While the daemon is stopped its clients push: nobody of them is idle."""
+    msgd = start(LOCAL + "limits: {idle_seconds: 0.5, handshake_seconds: 0.5}\n")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(msgd.line_client()) for _ in range(20)]
+        msgd.signal(signal.SIGSTOP)
+        newcomers = [stack.enter_context(msgd.connect()) for _ in range(5)]
+        for client in [*clients, *newcomers]:
+            client.send(b"PING\n")
+        end = time.monotonic() + 1.5  # what is waited for is time itself
+        wait_for(lambda: time.monotonic() > end)
+        msgd.signal(signal.SIGCONT)
+        for client in [*clients, *newcomers]:
+            assert client.line() == b"PONG\n"
+        assert clients[0].ask(b"MESG in time\n") == b"MESG in time\n"
+        assert clients[1].rest() == b""  # idle in the end
+
+
+def test_a_bare_message_is_not_cut_by_our_own_delay(start: Start) -> None:
+    msgd = start(LOCAL + "limits: {bare_quiet_ms: 100}\n")
+    with msgd.bare_client() as client:
+        client.send(b"MESG one ")
+        msgd.signal(signal.SIGSTOP)
+        client.send(b"message")
+        end = time.monotonic() + 0.3
+        wait_for(lambda: time.monotonic() > end)
+        msgd.signal(signal.SIGCONT)
+        client.expect(b"MESG one message")
+    assert msgd.texts() == ["one message"]
+
+
+def test_places_of_one_address_and_one_for_the_administrator(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "msgd.sock"
+    msgd = start(f"listen: [127.0.0.1, {path}]\nlimits: {{clients: 6, clients_per_address: 4}}\n")
+    with ExitStack() as stack:
+        mine = [stack.enter_context(msgd.line_client()) for _ in range(4)]
+        with msgd.connect() as fifth:
+            assert fifth.rest() == b"FAIL busy\n"
+        others = [stack.enter_context(msgd.connect(b"PING\n", "127.0.0.2")) for _ in range(2)]
+        with msgd.connect(source="127.0.0.3") as seventh:
+            assert seventh.rest() == b"FAIL busy\n"
+        with socket.socket(socket.AF_UNIX) as local:
+            local.connect(str(path))
+            local.sendall(b"PING\nMESG here\n")
+            wait_for(lambda: msgd.texts() == ["here"])
+        mine.pop().close()
+        others.pop().close()
+        wait_for(lambda: _gets_in(msgd))
+    msgd.wait_log(r"turned away: limits\.clients_per_address: 4")
+    msgd.wait_log(r"turned away: limits\.clients: 6")
+
+
+def _gets_in(msgd: Daemon) -> bool:
+    with msgd.connect() as client:
+        client.send(b"PING\n")
+        return client.line() == b"PONG\n"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_proxy_tells_the_true_origin(start: Start, version: int) -> None:
+    msgd = start(LOCAL + "proxy_from: 127.0.0.1\nallow: [127.0.0.1, 192.0.2.0/24]\n")
+    with msgd.connect() as client:
+        client.send(_header(version, "192.0.2.7", 4711) + b"PING\nMESG through\n")
+        assert client.line() + client.line() == b"PONG\nMESG through\n"
+    assert msgd.records()[0].origin == "192.0.2.7:4711"
+    with msgd.connect() as client:  # whose network may not connect
+        client.send(_header(version, "198.51.100.7", 4711) + b"PING\nMESG no\n")
+        assert client.finish() == b""
+    with msgd.connect(source="127.0.0.2") as client:  # is no proxy, nor allowed
+        assert client.rest() == b""
+    with msgd.connect() as client:  # a proxy that says nothing
+        client.send(b"PING\n")
+        assert client.finish() == b""
+    assert msgd.texts() == ["through"]
+
+
+def _header(version: int, host: str, port: int) -> bytes:
+    if version == 1:
+        return f"PROXY TCP4 {host} 127.0.0.1 {port} 6743\r\n".encode()
+    ends = socket.inet_aton(host) + socket.inet_aton("127.0.0.1") + struct.pack("!HH", port, 6743)
+    return b"\r\n\r\n\x00\r\nQUIT\n\x21\x11" + struct.pack("!H", len(ends)) + ends
+
+
+def families(text: str) -> list[Any]:
+    return list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+
+
+def test_figures_for_a_monitoring_system(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "msgd.prom"
+    msgd = start(f"{LOCAL}metrics_file: {path}\npassword_hash: {PASSWORD_HASH}\n")
+    with msgd.line_client() as client:
+        for _ in range(3):
+            assert client.ask(b"MESG x\n") == b"MESG x\n"
+        assert client.ask(b"NONE x\n") == b"FAIL unknown header\n"
+        assert client.ask(b"TERM wrong\n") == b"PWNO\n"
+    assert msgd.stop() == 0
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families(path.read_text())
+        for sample in family.samples
+    }
+    assert found["msgd_archived_messages_total",] == 3
+    assert found["msgd_archived_bytes_total",] == len(msgd.archive())
+    assert found["msgd_refused_messages_total", "unknown header"] == 1
+    assert found["msgd_wrong_passwords_total",] == 1
+    assert found["msgd_accepted_connections_total",] == 1
+    assert found["msgd_sync_seconds_count",] >= 3
+    assert found["msgd_commit_seconds_count",] >= 3
+    assert found["msgd_archive_free_bytes",] > 0
+
+
+def test_a_stop_on_a_slow_disk_answers_what_had_arrived(start: Start, tmp_path: Path) -> None:
+    """Each sync takes half a second, and all together longer than the time for deaf clients."""
+    options = "--trace=fdatasync", "--inject=fdatasync:delay_exit=500000"
+    msgd = start(LOCAL, wrapper=tracing.wrapper(tmp_path / "trace", *options))
+    lines = b"".join(b"MESG %d %s\n" % (n, b"x" * 1000) for n in range(50))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(msgd.line_client()) for _ in range(20)]
+        for client in clients:
+            client.socket.setblocking(False)
+        sent = [client.socket.send(lines) for client in clients]
+        msgd.signal(signal.SIGTERM)
+        answers = [_all_of(client) for client in clients]
+    assert msgd.wait() == 0
+    for size, answer in zip(sent, answers, strict=True):
+        assert answer == lines[: lines.rfind(b"\n", 0, size) + 1]
+    assert len(msgd.texts()) == sum(answer.count(b"\n") for answer in answers)
+
+
+def _all_of(client: Client) -> bytes:
+    client.socket.setblocking(True)
+    client.socket.settimeout(30)
+    return client.rest()
