@@ -81,6 +81,8 @@ def test_there_is_a_page_for_each_of_them() -> None:
     assert [path.name for path in PAGES] == [
         "msgctl.1",
         "msgd-protocol.7",
+        "msgd-relay.8",
+        "msgd-relay.yaml.5",
         "msgd.8",
         "msgd.yaml.5",
     ]
@@ -164,7 +166,7 @@ def test_every_environment_variable() -> None:
     sources = "".join(text for text in texts if ".environ" in text)
     sources = re.sub(r"__all__ = \[.*?\]", "", sources, flags=re.DOTALL)
     used = set(re.findall(r'"((?!SC_)[A-Z]+_[A-Z_]+)"', sources))  # SC_ is of sysconf(3)
-    pages = page("msgd.8") + page("msgctl.1")
+    pages = page("msgd.8") + page("msgctl.1") + page("msgd-relay.8")
     described = {name for item in items(pages) for name in item.replace(",", "").split()}
     assert {"NOTIFY_SOCKET", "MSGCTL_PORT"} <= used <= described
 

@@ -158,13 +158,15 @@ def _server(text: str) -> str:
     return text
 
 
-def _node(text: str) -> str:
+def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
         raise ValueError(NAME.wrong(show(text)))
     return text
 
 
-def _text(text: str) -> str:
+def _text(text: str) -> str | None:
+    if text == "none":
+        return None
     if not text or not text.isprintable():
         raise ValueError(TEXT.wrong("one that is empty or has control characters"))
     return text
@@ -173,27 +175,30 @@ def _text(text: str) -> str:
 SERVERS = Kind(
     "a URL such as nats://10.0.0.1:4222 or tls://a.example:4222, or a list", _server, many=True
 )
-NAME = Kind("1 to 64 of A-Z a-z 0-9 _ -", _node)
-TEXT = Kind("a text without control characters", _text)
+NAME = Kind("1 to 64 of A-Z a-z 0-9 _ -", _name)
+NODE = Kind(
+    "1 to 64 of A-Z a-z 0-9 _ -, or none", lambda text: None if text == "none" else _name(text)
+)
+TEXT = Kind("a text without control characters, or none", _text)
 
 _GIB = 1 << 30
 OPTIONS = (
     Option("servers", ("nats://127.0.0.1:4222",), SERVERS),
-    Option("credentials", None, FILE, empty=True),
-    Option("user", None, TEXT, empty=True),
-    Option("password", None, TEXT, empty=True, secret=True),
-    Option("token", None, TEXT, empty=True, secret=True),
+    Option("credentials", None, FILE),
+    Option("user", None, TEXT),
+    Option("password", None, TEXT, secret=True),
+    Option("token", None, TEXT, secret=True),
     Option("stream", "MSGD", NAME),
-    Option("node", None, NAME, empty=True),  # None: the host's name
-    Option("archive", None, PATH, empty=True),  # None: msgd's log_directory
-    Option("metrics_file", None, FILE, empty=True),
-    Option("tls.ca", None, FILE, empty=True),
-    Option("tls.certificate", None, FILE, empty=True),
-    Option("tls.key", None, FILE, empty=True),
+    Option("node", None, NODE),  # None: the host's name
+    Option("archive", None, FILE),  # None: msgd's log_directory
+    Option("metrics_file", None, FILE),
+    Option("tls.ca", None, FILE),
+    Option("tls.certificate", None, FILE),
+    Option("tls.key", None, FILE),
     Option("collect.directory", "/var/lib/msgd-collect", PATH),
     Option("collect.replicas", 1, whole(1, 5)),
     Option("collect.max_bytes", 10 * _GIB, whole(1 << 20, 1 << 60)),
     Option("collect.max_age_days", 30, whole(0, 36500)),
     Option("collect.keep_days", 0, whole(0, 36500)),
-    Option("collect.compress", "none", choice("none", "gzip", no="none"), empty=True),
+    Option("collect.compress", "none", choice("none", "gzip", no="none")),
 )
