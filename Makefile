@@ -1,6 +1,7 @@
 # Bare `make` says what there is. The rest is for those who work on msgd: see CONTRIBUTING.md.
 help:
 	@echo 'make run          a msgd in the foreground, for a first look'
+	@echo 'make relay        an archive, a nats-server, and the copy that it carried: step by step'
 	@echo 'make test         lint, types, all tests that take seconds'
 	@echo 'make coverage     the same tests, and which lines and branches they reach'
 	@echo 'make campaign     crashes, power cuts, a siege, a soak: as long as it is told'
@@ -50,6 +51,10 @@ bench-guard: .venv/test
 campaign: .venv/test
 	$(BIN)/python -m tests.campaign $(CAMPAIGN)
 
+# RELAY=--stay lets it go on until Ctrl-C.
+relay: .venv/test
+	@$(BIN)/python -m tests.lab.show_relay $(RELAY)
+
 # The stamps hold the day's dependencies: a changed pyproject.toml installs again.
 .venv/run: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -93,4 +98,4 @@ system-test: .venv/test
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help run lint test coverage lock campaign deb rpm system-test clean bench bench-guard
+.PHONY: help run lint test coverage lock campaign deb rpm system-test clean bench bench-guard relay

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,22 @@ def test_the_daemons_figures(tmp_path: Path) -> None:
     assert found["msgd_refused_messages_total{reason=message too long}"] == 3
     assert found["msgd_turn_seconds_bucket{le=0.003}"] == 1
     assert found["msgd_archive_free_bytes{}"] > 0
+
+
+RULES = Path(__file__).parent.parent / "packaging" / "prometheus" / "msgd.rules.yaml"
+
+
+def test_the_alerts_ask_for_figures_that_there_are() -> None:
+    sources = "".join(path.read_text() for path in (RULES.parents[2] / "msgd").rglob("*.py"))
+    known = set(re.findall(r'"(msgd_\w+)"', sources))
+    asked = set(re.findall(r"\bmsgd_\w+", RULES.read_text()))
+    assert asked <= known
+    assert len(asked) >= 6
+
+
+def test_promtool_finds_nothing() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed")
+    done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
