@@ -574,10 +574,30 @@ def test_a_file_that_goes_again_and_again_is_refused(
     assert put(archive, RECORD) == 1
 
 
+def test_what_is_taken_back_is_only_what_was_written_last(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has cut the file before, and the disk turns out to be full in the sync."""
+    assert put(archive, *[RECORD] * 50) == 50
+    os.truncate(day_file(archive), len(RECORD))
+
+    def full(_: int) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", full)
+    assert put(archive, RECORD) == 0
+    assert day_file(archive).read_bytes() == RECORD
+    assert put(archive, RECORD) == 1
+    assert day_file(archive).read_bytes() == RECORD * 2
+
+
 def test_more_entries_than_one_call_takes_are_written_whole(archive: Archive) -> None:
-    records = [b"%d\n" % number for number in range(5000)]
-    assert put(archive, *records) == 5000
-    assert day_file(archive).read_bytes() == b"".join(records)
+    for size in 10, 1000:
+        records = [b"%d\n" % number * size for number in range(5000)]
+        before = day_file(archive).read_bytes()
+        assert put(archive, *records) == 5000
+        assert day_file(archive).read_bytes() == before + b"".join(records)
 
 
 def replace_by_symlink(path: Path) -> None:

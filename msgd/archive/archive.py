@@ -148,19 +148,19 @@ class Archive:
         """
         for _ in range(_TRIES):
             file = self._opened(day)
-            before = file.end
             fitting, full = self.room.fit(batch)
             kept, error = file.append(fitting)
             error = error or full
             self._unsynced |= kept > 0
-            self._since += file.end - before
-            if kept and self.sync == "always":
-                self._sync_or_take_back(file, before)
-            if not kept or file.is_in_place():
+            self._since += file.end - file.begin
+            if not kept or self.sync != "always":
+                return kept, error
+            self._sync_or_take_back(file)  # which takes its time
+            if file.is_in_place():
                 return kept, error
         return 0, OSError(errno.ENOENT, "is moved or deleted again and again", self._path(day))
 
-    def _sync_or_take_back(self, file: DayFile, before: int) -> None:
+    def _sync_or_take_back(self, file: DayFile) -> None:
         """A disk that turns out to be full only now has kept nothing of this batch.
 
         What was kept before is on stable storage. The next batch begins on a descriptor that
@@ -169,7 +169,7 @@ class Archive:
         try:
             self._sync()
         except OSError:
-            file.take_back(before)
+            file.take_back()
             self._forget_file()
             raise
 

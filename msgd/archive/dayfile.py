@@ -23,6 +23,7 @@ log = logging.getLogger("msgd")
 FILE_MODE = 0o640
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
+_JOIN_BYTES = 1 << 20  # of many entries, that may be copied together
 _TAIL_BYTES = 4096  # looked at first for whether the end is whole
 
 _HINTS = {
@@ -57,6 +58,8 @@ class DayFile:
         """
         self.path = path
         self.end = 0  # of the file, behind what was written last
+        self.begin = 0  # of what was written last
+        self._seen = 0  # its size, as it was looked at last
         self._mark = False  # whether the end is not whole, and a mark must come first
         self._identity = (0, 0)
         flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -78,7 +81,7 @@ class DayFile:
         self._identity = status.st_dev, status.st_ino
         if not is_plain(self._fd):
             raise OSError(errno.ENXIO, "not a regular file with one name", self.path)
-        self.end = status.st_size
+        self.end = self._seen = status.st_size
         self._mark = torn or self._is_torn()
         if self._mark:
             self._end_torn()
@@ -113,61 +116,74 @@ class DayFile:
             status = os.lstat(self.path)
         except OSError:
             return False
+        self._seen = status.st_size
         return (status.st_dev, status.st_ino) == self._identity
 
     def append(self, batch: list[bytes]) -> tuple[int, OSError | None]:
         """Write all of the batch, or a beginning of it, and say why not all.
 
-        Returns how many of its entries the file now holds; never a part of one. Raises
-        `Fatal` where a part of one has been written and cannot be cut off again, OSError where
-        the file cannot be looked at.
+        `is_in_place` is to be asked just before. Returns how many of its entries the file now
+        holds; never a part of one. Raises `Fatal` where a part of one has been written and cannot
+        be cut off again, OSError where the file cannot be looked at.
         """
-        self._look()
-        marks = 1 if self._mark else 0
-        entries = [MARK, *batch] if marks else batch
-        sizes = [*accumulate(map(len, entries))]
-        written, error = self._write(entries, sizes)
-        kept = bisect_right(sizes, written)
-        self._mark = self._mark and not kept
-        if error is not None:
-            self._cut_back(written - (sizes[kept - 1] if kept else 0))
-        self.end = os.lseek(self._fd, 0, os.SEEK_CUR) if written else self.end
-        return max(kept - marks, 0), error
-
-    def _look(self) -> None:
-        """Somebody else may have cut the file in the middle of a line, or added half a one."""
-        size = os.fstat(self._fd).st_size
-        if size != self.end:
-            self.end = size
+        if self._seen != self.end:  # somebody else has cut the file, or written to it
+            self.end = self._seen
             self._mark = self._is_torn()
-
-    def _write(self, entries: list[bytes], sizes: list[int]) -> tuple[int, OSError | None]:
-        """As many bytes as the device takes, without copying them together."""
-        written = 0
+        if self._mark:
+            return self._append_behind_mark(batch)
+        self.begin = self.end
+        size, written, error = sum(map(len, batch)), 0, None
         try:
-            while entries and written < sizes[-1]:
+            if len(batch) <= _IOV_MAX:
+                written = os.writev(self._fd, batch)
+            elif size <= _JOIN_BYTES:  # which is faster than several calls
+                written = os.write(self._fd, b"".join(batch))
+            if written < size:  # more than one call takes, or a device that is almost full
+                written, error = self._write_rest(batch, written)
+        except OSError as failure:
+            error = failure
+        self.end = self._seen = self.end + written
+        return (len(batch), None) if error is None else (self._keep_whole(batch, written), error)
+
+    def _append_behind_mark(self, batch: list[bytes]) -> tuple[int, OSError | None]:
+        """The mark goes with the batch, so that nothing is ever seen of one without the other."""
+        self._mark = False
+        kept, error = self.append([MARK, *batch])
+        self._mark |= not kept
+        return max(kept - 1, 0), error
+
+    def _write_rest(self, batch: list[bytes], written: int) -> tuple[int, OSError | None]:
+        """As much as the device takes, without copying the entries together."""
+        sizes = [*accumulate(map(len, batch))]
+        try:
+            while written < sizes[-1]:
                 first = bisect_right(sizes, written)
-                group: list[bytes | memoryview] = [*entries[first : first + _IOV_MAX]]
-                group[0] = memoryview(entries[first])[written - sizes[first] :]
+                group: list[bytes | memoryview] = [*batch[first : first + _IOV_MAX]]
+                group[0] = memoryview(batch[first])[written - sizes[first] :]
                 written += os.writev(self._fd, group)
         except OSError as error:
             return written, error
         return written, None
 
+    def _keep_whole(self, batch: list[bytes], written: int) -> int:
+        """Cut off a part of an entry; how many are there whole."""
+        sizes = [*accumulate(map(len, batch))]
+        kept = bisect_right(sizes, written)
+        self._cut_back(written - (sizes[kept - 1] if kept else 0))
+        return kept
+
     def _cut_back(self, size: int) -> None:
         """Cut off these last bytes, if they are ours and still the last."""
         if not size:
             return
-        # The descriptor stands behind what it wrote last (open(2), O_APPEND).
-        end = os.lseek(self._fd, 0, os.SEEK_CUR)
-        if os.fstat(self._fd).st_size != end or end - size < 0:
+        if os.fstat(self._fd).st_size != self.end:
             self._mark = True
             return
         try:
-            os.ftruncate(self._fd, end - size)
-            os.lseek(self._fd, end - size, os.SEEK_SET)
+            os.ftruncate(self._fd, self.end - size)
         except OSError as error:
             raise Fatal(f"{self.path}: cannot cut off half a record: {error.strerror}") from error
+        self.end = self._seen = self.end - size
 
     def sync(self) -> None:
         """Put what was written on stable storage; raises `Fatal`, or OSError on a full disk.
@@ -185,9 +201,9 @@ class DayFile:
                 "storage and has not been echoed; check the device, then start msgd again"
             ) from error
 
-    def take_back(self, size: int) -> None:
-        """Cut the file back to this size: what came behind was not kept. Raises `Fatal`."""
-        self._cut_back(self.end - size)
+    def take_back(self) -> None:
+        """Cut off what was written last: it is not kept. Raises `Fatal`."""
+        self._cut_back(self.end - self.begin)
 
     def close(self) -> None:
         with suppress(OSError):
