@@ -22,6 +22,7 @@ from msgd.client.inflight import Answer, Block, Pipeline
 from msgd.wire.client import ProtocolError
 from msgd.wire.headers import encode_message
 from msgd.wire.text import escape
+from tests.conftest import Daemon, Start
 from tests.scripted import says, scripted
 from tests.session_server import Connection, Sessions
 
@@ -248,3 +249,36 @@ class _Blocks:
         block = self._blocks.pop(0)
         self.ended = not self._blocks
         return block
+
+
+def test_a_session_of_the_real_daemon_goes_on_after_kill_9(start: Start) -> None:
+    daemon = start("listen: 127.0.0.1\n")
+    texts = [
+        f"line {n}" + " \x1b" * (n % 7 == 0) + "\nand more" * (n % 5 == 0) for n in range(3000)
+    ]
+    texts[1000] = "x" * 70_000
+    with Client(port=daemon.port, session="s") as client:
+        assert client.last == 0
+        found = list(client.send_many(texts[:1500]))
+        assert [receipt.number for receipt in found if receipt.refusal] == [1001]
+        assert client.last == 1500
+        daemon.process.kill()
+        daemon.wait()
+    again = start("listen: 127.0.0.1\n", folder=daemon.folder)
+    with Client(port=again.port, session="s") as client:
+        assert client.last == 1500
+        list(client.send_many(texts[client.last :]))
+    wanted = [escape(text.encode()).decode() for text in texts]
+    del wanted[1000]
+    assert again.texts() == wanted
+
+
+def test_another_client_of_the_real_daemon_takes_the_session_over(msgd: Daemon) -> None:
+    with Client(port=msgd.port, session="s") as first:
+        first.send("one")
+        with Client(port=msgd.port, session="s") as second:
+            assert second.last == 1
+            with pytest.raises(SessionError, match="taken over"):
+                first.send("two")
+            assert second.send("three") == "three"
+    assert msgd.texts() == ["one", "three"]
