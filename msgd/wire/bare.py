@@ -22,13 +22,13 @@ class BareFraming:
     def held(self) -> int:
         return len(self._message)
 
-    def receive(self, data: bytes, form: Form, events: list[Event]) -> int:
-        """Take all of it; returns how much that was."""
+    def receive(self, data: bytes, form: Form) -> tuple[list[Event], int]:
+        """Take all of it; returns what came of it, and how much that was."""
         self._message += data
         if len(self._message) > longest(self._limit) + len(b"\r\n"):
             self._message.clear()
-            events += [refusal(TOO_LONG, b""), Close()]
-        return len(data)
+            return [refusal(TOO_LONG, b""), Close()], len(data)
+        return [], len(data)
 
     def quiet(self, form: Form) -> list[Event]:
         message = bytes(self._message)

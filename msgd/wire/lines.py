@@ -57,12 +57,16 @@ class LineFraming:
     def held(self) -> int:
         return len(self._tail) + len(self._message or b"")
 
-    def receive(self, data: bytes, form: Form, events: list[Event]) -> int:
+    def receive(self, data: bytes, form: Form) -> tuple[list[Event], int]:
         """Take all of it, or up to the end of a request that needs an answer before the next.
 
-        Returns how much that was.
+        Returns what came of it, and how much that was.
         """
-        self._events = events
+        taken = self._take(data, form)
+        events, self._events = self._events, []
+        return events, taken
+
+    def _take(self, data: bytes, form: Form) -> int:
         start = 0
         if self._skip or self._tail:
             start = data.find(b"\n") + 1

@@ -55,8 +55,7 @@ class ServerProtocol:
             return []
         if self._framing is None:
             return self._greet(data, form)
-        events: list[Event] = []
-        taken = self._framing.receive(data, form, events)
+        events, taken = self._framing.receive(data, form)
         if taken < len(data):
             self._rest += data[taken:]
         return self._noted(events)
@@ -111,8 +110,7 @@ class ServerProtocol:
     def resume(self, form: Form, most: int) -> list[Event]:
         """Go on behind what has been answered, with up to ``most`` bytes."""
         assert self._framing is not None  # it is paused
-        events: list[Event] = []
-        taken = self._framing.receive(bytes(self._rest[:most]), form, events)
+        events, taken = self._framing.receive(bytes(self._rest[:most]), form)
         del self._rest[:taken]
         return self._noted(events)
 
