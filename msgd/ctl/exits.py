@@ -10,7 +10,8 @@ from msgd.ctl.streams import complain, discard_output
 # 69 and 77 are EX_UNAVAILABLE and EX_NOPERM of sysexits(3). What a signal ends counts as 128
 # and the signal's number, as in a shell.
 OK, REFUSED, USAGE, UNAVAILABLE, NO_PERMISSION = 0, 1, 2, 69, 77
-INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+HUNG_UP, INTERRUPTED = 128 + signal.SIGHUP, 128 + signal.SIGINT
+BROKEN_PIPE, TERMINATED = 128 + signal.SIGPIPE, 128 + signal.SIGTERM
 
 
 class BadSetting(Exception):
@@ -40,7 +41,8 @@ def _end(number: int, frame: object) -> None:
 def why_ended(error: KeyboardInterrupt) -> tuple[str, int]:
     """The word for people, and the exit status."""
     if isinstance(error, Ended):
-        return f"ended by {signal.Signals(error.number).name}", 128 + error.number
+        name = signal.Signals(error.number).name
+        return f"ended by {name}", HUNG_UP if error.number == signal.SIGHUP else TERMINATED
     return "interrupted", INTERRUPTED
 
 
