@@ -270,6 +270,17 @@ def test_without_a_sound_state_all_days_are_read(
     assert len([one for one in caplog.messages if "reading 3 day files" in one]) == 1
 
 
+def test_the_service_manager_hears_that_it_takes_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_days(tmp_path)
+    (tmp_path / NAME).unlink()
+    said = list[str]()
+    monkeypatch.setattr("msgd.archive.recovery.notify", said.append)
+    with opened(tmp_path, NEXT):
+        assert said == ["EXTEND_TIMEOUT_USEC=30000000"] * 3
+
+
 def test_a_sound_state_reads_nothing_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

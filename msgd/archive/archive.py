@@ -14,10 +14,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from msgd.archive.dayfile import FULL, DayFile, explain
 from msgd.archive.days import elapsed, is_day_file
+from msgd.archive.directory import Directory
 from msgd.archive.final import FinalFile
 from msgd.archive.links import CurrentLink
 from msgd.archive.recovery import listing, recover, tail_of
@@ -29,7 +29,6 @@ from msgd.process.lockfile import Lock
 
 log = logging.getLogger("msgd")
 
-DIRECTORY_MODE = 0o750
 _STATE_BYTES = 64 << 20  # that a start has to read at most, if it was killed
 _TRIES = 3  # to write to a file that others move away again and again
 
@@ -69,10 +68,8 @@ class Archive:
         self._final = FinalFile(directory)
         self._link = CurrentLink(directory)
         try:
-            _make_directory(directory)
-            _warn_of_others(directory)
+            self._directory = Directory(directory)
             self.lock = Lock(directory)
-            self._directory = _open_directory(directory)  # clients may take all descriptors
         except OSError as error:
             raise Fatal(explain(error, directory)) from error
 
@@ -113,7 +110,7 @@ class Archive:
     def filenos(self) -> list[int]:
         """The descriptors that it needs over a fork."""
         today = [self._file.fileno()] if self._file is not None else []
-        others = self.lock.fd, self._directory, self._final.fileno()
+        others = self.lock.fd, self._directory.fd, self._final.fileno()
         return [*today, *(fd for fd in others if fd >= 0)]
 
     def append(self, records: bytes) -> None:
@@ -226,8 +223,7 @@ class Archive:
             self._states.write(self._state(self._file))
         self._close_file()
         self._final.close()
-        if self._directory >= 0:
-            os.close(self._directory)
+        self._directory.close()
         self.lock.release()
 
     def _opened(self, day: str) -> DayFile:
@@ -243,7 +239,7 @@ class Archive:
 
     def _open(self, day: str) -> DayFile:
         self._close_file()
-        self._renew_directory()
+        self._directory.renew()
         self.lock.renew()
         name = f"{day}.log"
         self._listing = listing(self.directory)
@@ -251,8 +247,8 @@ class Archive:
         self._torn.discard(name)
         self._link.point(day)
         try:
-            if self.sync != "never":  # a new file is kept only when its directory is (fsync(2))
-                _fsync(self._directory, self.directory)
+            if self.sync != "never":
+                self._directory.sync()
         except OSError:
             opened.close()
             raise
@@ -262,15 +258,6 @@ class Archive:
         self._state_due = True
         self._save_state()
         return opened
-
-    def _renew_directory(self) -> None:
-        """It may have been removed and made anew, or moved away and back; raises OSError."""
-        there = os.stat(self.directory)
-        if self._directory < 0 or not os.path.samestat(os.fstat(self._directory), there):
-            if self._directory >= 0:
-                os.close(self._directory)
-            self._directory = -1
-            self._directory = _open_directory(self.directory)
 
     def _close_file(self) -> None:
         if self.sync != "never":
@@ -323,42 +310,3 @@ class Archive:
         if self.refusing and self._works and time.monotonic() - self._refused_at >= 1:
             log.warning("%s: is being written again", self._path(self.day))
             self.refusing = ""
-
-
-def _make_directory(directory: str) -> None:
-    made, path = [], directory
-    while not os.path.isdir(path):
-        made.append(path)
-        path = os.path.dirname(path)
-    if made:
-        os.makedirs(directory, DIRECTORY_MODE)
-        with suppress(OSError):  # not every file system has modes
-            os.chmod(directory, DIRECTORY_MODE)  # whatever the umask
-    for path in made:
-        parent = _open_directory(os.path.dirname(path))
-        try:
-            _fsync(parent, os.path.dirname(path))
-        finally:
-            os.close(parent)
-
-
-def _warn_of_others(directory: str) -> None:
-    """Whoever can write to the directory can remove and replace what is archived."""
-    status = os.stat(directory)
-    if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
-        log.warning("%s: other users can write there, and so change or remove the archive; let it "
-                    "belong to msgd's user, with mode 0750", directory)  # fmt: skip
-
-
-def _open_directory(directory: str) -> int:
-    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _fsync(fd: int, directory: str) -> None:
-    """Put on stable storage which names are in it; raises `Fatal`, or OSError on a full disk."""
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        raise Fatal(f"{directory}: fsync: {error.strerror}") from error

@@ -18,6 +18,7 @@ from msgd.archive.scan import Scan, scan, split
 from msgd.archive.sessions import Sessions
 from msgd.archive.state import TAIL_BYTES, State, StateFile
 from msgd.errors import Fatal
+from msgd.process.systemd import notify
 
 log = logging.getLogger("msgd")
 
@@ -52,26 +53,41 @@ def recover(directory: str, states: StateFile, sessions: Sessions, sync: str) ->
     What was read is put on stable storage (unless ``sync: never``) before anybody is told of it:
     behind a kill it may be in memory only.
     """
-    state, there = states.read(), listing(directory)
-    if state is not None and not _fits(directory, state):
-        log.warning("%s: does not fit the archive, and is not believed", states.path)
-        state = None
-    elif state is None and states.is_there:
-        log.warning("%s: is damaged, and is not believed", states.path)
-    known = state.files if state is not None else {}
+    state = _believed(directory, states)
     for (owner, session), number in state.sessions if state is not None else ():
         sessions.note(owner, session, number)
-    changed = [
-        name for name in there if not (state is not None and name == state.name)
-        and not _is_known(directory, name, there[name], known)
-    ]  # fmt: skip
-    if changed and any(there[name] for name in changed):
+    changed = _changed(directory, state)
+    if any(changed.values()):
         log.warning("%s: reading %d day files to find the sessions' numbers", directory,
                     len(changed))  # fmt: skip
-    torn = {name for name in changed if not _read_all(directory, name, sessions, sync)}
+    torn = {
+        name for name, size in changed.items()
+        if not _read_all(directory, name, size, sessions, sync)
+    }  # fmt: skip
     if state is not None and not _read_rest(directory, state, sessions, sync):
         torn.add(state.name)
     return torn
+
+
+def _believed(directory: str, states: StateFile) -> State | None:
+    state = states.read()
+    if state is None and states.is_there:
+        log.warning("%s: is damaged, and is not believed", states.path)
+    if state is not None and not _fits(directory, state):
+        log.warning("%s: does not fit the archive, and is not believed", states.path)
+        return None
+    return state
+
+
+def _changed(directory: str, state: State | None) -> dict[str, int]:
+    """The sizes of the files that the state says nothing of, or not as they are."""
+    there = listing(directory)
+    if state is None:
+        return there
+    return {
+        name: size for name, size in there.items()
+        if name != state.name and not _is_known(directory, name, size, state.files)
+    }  # fmt: skip
 
 
 def _fits(directory: str, state: State) -> bool:
@@ -107,10 +123,12 @@ def _read_rest(directory: str, state: State, sessions: Sessions, sync: str) -> b
     return found.whole
 
 
-def _read_all(directory: str, name: str, sessions: Sessions, sync: str) -> bool:
+def _read_all(directory: str, name: str, size: int, sessions: Sessions, sync: str) -> bool:
     """A whole file. After a clock was set back the order of the names is not that of the
     messages, so that the highest number counts.
     """
+    # The service manager is to wait for that: 10 MB/s would be slow.
+    notify(f"EXTEND_TIMEOUT_USEC={(30 + size // 10_000_000) * 1_000_000}")
     path = os.path.join(directory, name)
     try:
         if name.endswith(".gz"):

@@ -47,26 +47,48 @@ def campaign(
     chance = random.Random(seed)
     outcome = Outcome()
     checked, unfinished = 0, False
+    after: dict[bytes, int] = {}
     while again(outcome):
         msgd = begin(CONFIG.format(sync=chance.choice(["always", "never"])), folder=folder)
         before = _take(msgd, checked)
         numbers = last_numbers(msgd.archive())
+        assert numbers == after, "what was torn counts"
         mended = "had left unfinished" in msgd.log
         assert (before, mended) == ((MARK, True) if unfinished else (b"", False))
         checked += len(before)
         senders = _kill_under_load(msgd, f"{seed}-{outcome.cycles}", chance, longest)
         data = _take(msgd, checked)
         found = verify(data, senders, killed=True)
-        _check_numbers(senders, numbers, last_numbers(msgd.archive()))
+        after = last_numbers(msgd.archive())
+        _check_numbers(senders, numbers, after)
         _check_final(msgd, checked, senders)
-        unfinished = not is_whole(data)
-        checked += len(data)
+        torn = b"" if not is_whole(data) else _tear(msgd, after, chance)
+        unfinished = bool(torn) or not is_whole(data)
+        checked += len(data) + len(torn)
         echoed = sum(sender.echoed for sender in senders)
         outcome.cycles += 1
         outcome.echoed += echoed
         outcome.unconfirmed += len(found.texts) - echoed
         outcome.torn += unfinished
     return outcome
+
+
+def _tear(msgd: Daemon, numbers: dict[bytes, int], chance: random.Random) -> bytes:
+    """Add what a kill or a power cut in the middle of a write leaves, which are rare moments."""
+    session = chance.choice([*numbers, b"new"])
+    head = b"2026-03-01T00:00:00.000000+00:00 127.0.0.1:1/%b:%03d" % (
+        session,
+        numbers.get(session, 0) + 1,
+    )
+    ends = [
+        *(b"", head + b" half a li", head + b"+2 half\n\tof it\n", head + b"+1 half\n\tof i"),
+        *(bytes(chance.randrange(1, 9000)), bytes(99) + b"\n" + head + b" a hole before it\n"),
+    ]
+    torn = chance.choice(ends)
+    path = msgd.files()[-1]
+    with path.open("ab") as file:
+        file.write(torn)
+    return torn
 
 
 def last_numbers(archive: bytes) -> dict[bytes, int]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.campaign.crash import last_numbers
 from tests.lab import mounts
 from tests.lab.daemon import Daemon
 from tests.lab.load import Sender
@@ -29,22 +30,27 @@ def campaign(
         folder.mkdir(exist_ok=True)
         with mounts.ext4(image, archive):
             echoed: set[bytes] = set()
-            for number in range(5):  # on one file system, so that later cuts meet mended tails
+            lasts: dict[str, int] = {}
+            for _ in range(5):  # on one file system, so that later cuts meet mended tails
                 if again(cuts):
                     name = f"ext4-{seed}-{cuts}"
-                    echoed |= _cut(begin(CONFIG, folder=folder), name, chance, number)
+                    msgd = begin(CONFIG, folder=folder)
+                    echoed |= _cut(msgd, name, chance, lasts)
                     cuts += 1
                     mounts.mount_again(image, archive)
                     msgd = begin(CONFIG, folder=folder)
                     check(msgd.archive(), echoed)
+                    _check_numbers(msgd, lasts)
                     assert msgd.stop() == 0
                     tested += len(echoed)
     return cuts, tested
 
 
-def _cut(msgd: Daemon, name: str, chance: random.Random, number: int) -> set[bytes]:
-    """The texts that were echoed before the power went."""
-    senders = [Sender(f"{name}-{n}", msgd.port, window=100) for n in range(4)]
+def _cut(msgd: Daemon, name: str, chance: random.Random, lasts: dict[str, int]) -> set[bytes]:
+    """The texts that were echoed before the power went; and for each session the last number."""
+    senders = [
+        Sender(f"{name}-{n}", msgd.port, 100, session=f"s{n}" if n % 2 else "") for n in range(4)
+    ]
     for sender in senders:
         sender.start()
     wait_for(lambda: any(sender.echoed for sender in senders), "the first echo")
@@ -58,11 +64,24 @@ def _cut(msgd: Daemon, name: str, chance: random.Random, number: int) -> set[byt
     for sender in senders:
         sender.join()
         assert not sender.problem
+        if sender.told is not None:
+            assert sender.told >= lasts.get(sender.session, 0)
+            lasts[sender.session] = sender.told + sender.echoed
     return {text for sender in senders for text, echoed in sender.receipts() if echoed}
 
 
 def _is_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
+def _check_numbers(msgd: Daemon, lasts: dict[str, int]) -> None:
+    """Not below what was echoed, and not above what is there."""
+    there = last_numbers(msgd.archive())
+    for session, last in lasts.items():
+        with msgd.line_client() as client:
+            reply = client.ask(f"SESS {session}\n".encode())
+        told = int(reply.removeprefix(b"SESS "))
+        assert last <= told == there.get(session.encode(), 0)
 
 
 def check(archive: bytes, echoed: set[bytes]) -> None:
