@@ -7,6 +7,7 @@ from io import BytesIO
 from itertools import repeat
 
 from msgd.wire.events import (
+    Answer,
     Dropped,
     Event,
     Form,
@@ -26,11 +27,12 @@ from msgd.wire.headers import (
     SESS,
     TERM,
     TOO_LONG,
+    UNKNOWN,
     encode_message,
 )
 from msgd.wire.requests import longest, refusal, request
 from msgd.wire.session import Session, opening
-from msgd.wire.text import escape
+from msgd.wire.text import escape, is_plain
 
 # Lines are handled in pieces that stay in the processor's cache from the first check to the
 # joined records. Above 30,000 bytes CPython's search also sets up tables for every match.
@@ -122,15 +124,26 @@ class LineFraming:
             return start + len(lines), False
         at = 0
         while at < len(lines):
-            end = found.end() if self._idle and (found := _RUN.match(lines, at)) else at
-            if end > at:
-                self._run(lines[at:end], form)
-            else:
+            end = self._together(lines, at, form)
+            if end == at:
                 end = lines.index(b"\n", at) + 1
                 if self._line(lines[at:end], form):
                     return start + end, True
             at = end
         return start + len(lines), False
+
+    def _together(self, lines: bytes, at: int, form: Form) -> int:
+        """Take those lines from this offset on that can be taken together; where they end."""
+        if lines.startswith(_MESSAGE, at):
+            run = _MESSAGES.match(lines, at) if self._idle else None
+            if run is not None:
+                self._run(run[0], form)
+        else:  # a flood of nonsense must not cost more than it costs to send
+            run = _NONSENSE.match(lines, at) if self._message is None else None
+            if run is not None:
+                refused = refusal(UNKNOWN, b"\n").data
+                self._events.append(Answer(refused * run[0].count(b"\n")))
+        return at if run is None else run.end()
 
     @property
     def _idle(self) -> bool:
@@ -145,7 +158,10 @@ class LineFraming:
         """
         if not lines.startswith(MESG):
             return False
-        lines = _archived(lines)
+        if b"\r" in lines or not is_plain(lines):
+            if lines.count(b"\nMESG ") + 1 != lines.count(b"\n"):
+                return False  # no line is escaped twice
+            lines = _archived(lines)
         texts = [b"", *map(bytes.removeprefix, BytesIO(lines), repeat(b"MESG "))]
         messages = len(texts) - 1
         archive, added = form.block(texts)
@@ -176,7 +192,7 @@ class LineFraming:
             return False
         event = self._other(line)
         self._events.append(event)
-        return event.__class__ in (Terminate, Open)
+        return event.__class__ is Terminate or event.__class__ is Open
 
     def _text(self, line: bytes, form: Form) -> None:
         """A line of a message: MESG ends it."""
@@ -244,4 +260,5 @@ def _archived(lines: bytes) -> bytes:
 
 _MESSAGE = (b"MESG ", b"MORE ")
 _WHOLE = re.compile(rb"(?:MORE .*+\n)*+MESG .*+\n")
-_RUN = re.compile(rb"(?:(?:MORE .*+\n)*+MESG .*+\n)*+")
+_MESSAGES = re.compile(rb"(?:(?:MORE .*+\n)*+MESG .*+\n)++")
+_NONSENSE = re.compile(rb"(?:(?!MESG|MORE|PING|SESS|TERM).*+\n)++")
