@@ -207,13 +207,6 @@ def test_a_user_s_name_and_its_odd_characters(tmp_path: Path) -> None:
     assert addresses.user_name(9, str(passwd)) == "9"
 
 
-def test_whose_address_it_is() -> None:
-    assert addresses.is_own("127.0.0.1")
-    assert addresses.is_own("127.200.3.4")
-    assert not addresses.is_own("192.0.2.1")
-    assert not addresses.is_own("2001:db8::1")
-
-
 def test_networks_are_what_ipaddress_says() -> None:
     chance = random.Random(1)
     texts = {

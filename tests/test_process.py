@@ -54,7 +54,8 @@ def now(*arguments):
     return result
 owner.{method} = now
 """)
-    return {**os.environ, "PYTHONPATH": str(folder / "site")}
+    before = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": f"{folder / 'site'}:{before}"}
 
 
 @pytest.mark.parametrize("moment", sorted(set(MOMENTS) - {"its-starter-is-released"}))

@@ -14,6 +14,8 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgd.password import check_hash
+
 _MAPPED = bytes(10) + b"\xff\xff"  # an IPv4 address as IPv6: RFC 4291, section 2.5.5.2
 _SOCKET_PATH = 107  # bytes: unix(7)
 _BARE = r"[\w./-]*[A-Za-z/][\w./-]*"  # YAML text that needs no quotes
@@ -219,8 +221,6 @@ def _name(text: str) -> str:
 
 
 def _password_hash(text: str) -> str | None:
-    from msgd.password import check_hash
-
     if text == "none":
         return None
     check_hash(text)

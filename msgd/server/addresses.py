@@ -100,24 +100,15 @@ def network(host: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def surroundings(network: str) -> tuple[str, str]:
-    """Two wider networks around one of `network`: a /16 and a /8, or a /48 and a /32."""
+def surroundings(network: str) -> tuple[str, str, str, str]:
+    """Ever narrower networks around one of `network`: who has many of these is still one."""
+    if network.startswith("user "):
+        return ("local",) * 4
     if ":" in network:
         packed = socket.inet_pton(socket.AF_INET6, network.partition("/")[0])
-        return packed[:6].hex(), packed[:4].hex()
-    parts = network.split(".")
-    return ".".join(parts[:2]), parts[0]
-
-
-def is_own(host: str) -> bool:
-    """Whether an address is one of this machine: only then a socket can be bound to it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind((host, 0))
-    except OSError:
-        return False
-    return True
+        return "IPv6", packed[:2].hex(), packed[:4].hex(), packed[:6].hex()
+    wide, narrow = network.split(".")[:2]
+    return "IPv4", "IPv4", wide, f"{wide}.{narrow}"
 
 
 class Networks:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from math import inf
-from random import choice, random
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from msgd.password import NOBODY
@@ -107,7 +107,8 @@ class Guard(Generic[Client]):
             if not ready:
                 break
             network = min(ready, key=self._rank)
-            client = choice(list(self._waiting[network]))
+            asking = list(self._waiting[network])
+            client = asking[int.from_bytes(os.urandom(4), "big") % len(asking)]
             if self._is_there(client):
                 self._verify(network, self._waiting[network][client], now)
             else:
@@ -122,10 +123,9 @@ class Guard(Generic[Client]):
         except OSError:  # no process, no descriptor
             self._finish(FAIL, now)
 
-    def _rank(self, network: str) -> tuple[float, ...]:
-        wide, wider = surroundings(network)
-        failures = self._failures
-        return failures[network], failures[wider], failures[wide], random()
+    def _rank(self, network: str) -> tuple[int | bytes, ...]:
+        around = (self._failures[wider] for wider in surroundings(network))
+        return self._failures[network], *around, os.urandom(4)
 
     def _poll(self, now: float) -> list[tuple[Client, bytes]]:
         header = self._running.poll() if self._running is not None else None
