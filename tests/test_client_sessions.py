@@ -175,6 +175,20 @@ def test_a_number_that_cannot_be_ends_the_session(told: int, words: str) -> None
             list(client.transmit(pipeline, source))
 
 
+def test_a_session_goes_on_at_another_server_with_the_numbers_that_it_has() -> None:
+    here, there = Sessions(), Sessions()
+    pipeline, source = Pipeline(), _Blocks([b"MESG %d\n" % n for n in range(1, 7)])
+    parts = [here.serve(2), here.serve(1)]
+    with scripted(*parts) as one, scripted(there.serve(2)) as other:
+        for port in (one, other, one):
+            with suppress(ConnectionLost), Client(port=port, session="s") as client:
+                list(client.transmit(pipeline, source))
+    both = here.archive["s"], there.archive["s"]
+    assert here.last("s") > there.last("s")
+    assert sorted({**both[0], **both[1]}.items()) == [(n, b"%d" % n) for n in range(1, 6)]
+    assert all(text == b"%d" % n for archive in both for n, text in archive.items())
+
+
 def test_a_session_that_was_taken_over_is_not_taken_back() -> None:
     sessions = Sessions()
     with scripted(sessions.serve()) as port, Client(port=port, session="s") as client:
@@ -182,7 +196,7 @@ def test_a_session_that_was_taken_over_is_not_taken_back() -> None:
         sessions.writer["s"] = Connection(sessions)
         with pytest.raises(SessionError, match="session s was taken over"):
             client.send("not mine")
-        with pytest.raises(ConnectionLost, match="closed"):
+        with pytest.raises(ConnectionLost, match="its session cannot go on"):
             client.send("again")
     assert sessions.texts("s") == [b"mine"]
 

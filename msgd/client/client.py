@@ -29,13 +29,14 @@ from msgd.client.errors import (
     NotConnected,
     PasswordRefused,
     Refused,
+    SessionError,
 )
-from msgd.client.inflight import SESS, Answer, Pipeline, session_number
+from msgd.client.inflight import Answer, Pipeline, session_number
 from msgd.client.link import BLOCK_BYTES, Link, Patience
 from msgd.client.servers import PORT, Server, checked_seconds, checked_session, safe, servers
 from msgd.client.texts import Receipt, Source, Texts, as_bytes, receipts
 from msgd.wire.client import ProtocolError, Reply
-from msgd.wire.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, TERM, UNKNOWN, request
+from msgd.wire.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, SESS, TERM, UNKNOWN, request
 
 if TYPE_CHECKING:
     from msgd.client.tls import Tls
@@ -112,7 +113,7 @@ class Client:
             self._shake_hands()
             if self.session is not None:
                 self._open_session(self.session)
-        except MsgdError:
+        except BaseException:
             self.close()
             raise
 
@@ -227,6 +228,9 @@ class Client:
                 raise _counted(ConnectionLost(_STRANGER), pipeline) from None
             except ConnectionLost as error:
                 raise _counted(error, pipeline) from None
+            except SessionError:
+                self._close("the client is closed: its session cannot go on")
+                raise
             finally:
                 self.last, self._following = pipeline.archived, pipeline.next_number
                 if not pipeline.idle or pipeline.failure is not None:
@@ -372,6 +376,10 @@ class _Receipts(Iterator[Receipt]):
     def __init__(self, source: Iterator[Receipt]) -> None:
         self._source = source
         self._begun = False
+
+    def __iter__(self) -> Iterator[Receipt]:
+        self._begun = True
+        return self._source
 
     def __next__(self) -> Receipt:
         self._begun = True

@@ -17,15 +17,12 @@ from typing import NamedTuple
 
 from msgd.client.errors import MsgdError, NotNow, SessionError
 from msgd.wire.client import ProtocolError
-from msgd.wire.headers import FAIL, MESG, TOO_LONG
+from msgd.wire.headers import FAIL, MESG, SESS, TAKEN_OVER, TOO_LONG
 from msgd.wire.text import escape
 
 # How much may be on its way without an answer. It has to cover what the server takes in while
 # it waits for its disk, and it bounds what may be sent twice after a break.
 WINDOW_BYTES = 4 << 20
-
-SESS = b"SESS"
-TAKEN_OVER = "session taken over"
 
 # The longest line that a FAIL or a SESS can be.
 _LINE_BYTES = 1024

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
+from operator import itemgetter
 from time import monotonic
 from typing import NamedTuple, Protocol
 
 from msgd.client.inflight import Answer, Block
 from msgd.client.link import BLOCK_BYTES
 from msgd.wire.client import ClientProtocol
-from msgd.wire.headers import encode_message
+from msgd.wire.headers import MORE, encode_message
+
+_LINE_TEXT = itemgetter(slice(5, None))  # what is behind MESG and the space
 
 # For how long a block of texts is gathered, in seconds.
 _GATHER_SECONDS = 0.005
@@ -55,18 +59,26 @@ class Texts:
             except StopIteration:
                 self.ended = True
                 break
-            wire.append(encode_message(as_bytes(text)))
+            data = as_bytes(text)
+            wire.append(encode_message(data) if b"\n" in data else b"MESG %b\n" % data)
             size += len(wire[-1])
         return Block(b"".join(wire), len(wire))
 
 
 def receipts(answer: Answer) -> Iterator[Receipt]:
     """The receipt of each message that this answer is for."""
+    numbers = range(answer.first, answer.first + answer.messages)
     if answer.refusal is not None:
-        for number in range(answer.first, answer.first + answer.messages):
-            yield Receipt(number, None, answer.refusal)
-    for number, reply in enumerate(ClientProtocol().receive(answer.echo), answer.first):
-        yield Receipt(number, reply.text.decode("utf-8", "backslashreplace"))
+        return map(Receipt, numbers, repeat(None), repeat(answer.refusal))
+    return map(Receipt, numbers, _texts(answer.echo))
+
+
+def _texts(echo: bytes) -> Iterator[str]:
+    """The text of each message, its lines joined by line feeds."""
+    if not (echo.startswith(MORE) or b"\nMORE" in echo):
+        return map(_LINE_TEXT, echo.decode("utf-8", "backslashreplace").split("\n")[:-1])
+    replies = ClientProtocol().receive(echo)
+    return (reply.text.decode("utf-8", "backslashreplace") for reply in replies)
 
 
 def as_bytes(text: str | bytes) -> bytes:
