@@ -138,11 +138,12 @@ def _prove(config: Config) -> None:
 
 def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace) -> None:
     """Serve until asked to stop. What can fail does so before the terminal is left."""
-    from msgd.process import systemd
     from msgd.process.signals import Signals
-    from msgd.server.loop import Server
 
     signals = Signals()  # first, and gone last: nobody must know of a process that a signal ends
+    from msgd.process import systemd
+    from msgd.server.loop import Server
+
     with ExitStack() as stack:
         pidfile = None
         if given.pidfile:

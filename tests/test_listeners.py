@@ -19,6 +19,9 @@ from msgd.server.addresses import Networks, Origin
 from msgd.server.listeners import LocalSocket
 from tests.conftest import PASSWORD, PASSWORD_HASH, Start
 from tests.lab.waiting import SECONDS
+from tests.test_daemon import Background, background, config
+
+__all__ = ["background", "config"]
 
 
 def network(text: str) -> Network:
@@ -91,6 +94,17 @@ def test_what_arrived_at_a_local_socket_is_kept_at_a_stop(start: Start, path: Pa
         daemon.signal(signal.SIGCONT)
         assert client.ask(b"", len(lines)) == lines
     assert daemon.wait() == 0
+
+
+def test_a_daemon_in_the_background_keeps_its_socket(background: Background, path: Path) -> None:
+    background.config.write_text(background.config.read_text() + f"listen: [127.0.0.1, {path}]\n")
+    text = background.config.read_text().replace("listen: 127.0.0.1\n", "", 1)
+    background.config.write_text(text)
+    assert background.start() == (0, "", "")
+    with Local(path) as client:
+        assert client.ask(b"PING\n", 5) == b"PONG\n"
+    background.stop()
+    assert not path.exists()
 
 
 def test_the_socket_of_a_dead_daemon_is_replaced(start: Start, path: Path) -> None:
@@ -191,6 +205,11 @@ def test_a_failed_start_leaves_no_socket(start: Start, path: Path) -> None:
 )
 def test_the_origin_of_a_connection(host: str, port: int, origin: Origin) -> None:
     assert addresses.tcp(host, port) == origin
+
+
+def test_a_proved_name_counts_as_one_for_the_guard() -> None:
+    found = addresses.tcp("10.1.2.3", 5).named("web 1")
+    assert found == Origin("10.1.2.3:5@web_1", "10.1.2.3", "10.1.2.3", "name web_1", "web_1")
 
 
 def test_a_user_s_name_and_its_odd_characters(tmp_path: Path) -> None:

@@ -41,13 +41,6 @@ class Network(NamedTuple):
     first: bytes
     length: int  # bits of the prefix
 
-    @property
-    def base(self) -> Network:
-        """The same with nothing behind its prefix; any other network matches nothing."""
-        host_bits = 8 * len(self.first) - self.length
-        number = int.from_bytes(self.first, "big") >> host_bits << host_bits
-        return self._replace(first=number.to_bytes(len(self.first), "big"))
-
     def __str__(self) -> str:
         family = socket.AF_INET if len(self.first) == 4 else socket.AF_INET6
         return f"{socket.inet_ntop(family, self.first)}/{self.length}"
@@ -194,10 +187,10 @@ def _network(text: str) -> Network:
     if first.startswith(_MAPPED) and network.length >= 96:
         meant = Network(first[12:], network.length - 96)
         raise ValueError(f"{_found(text)} never matches; did you mean {meant}?")
-    if network.base != network:
-        raise ValueError(
-            f"{_found(text)} has bits set behind its prefix; did you mean {network.base}?"
-        )
+    number, behind = int.from_bytes(first, "big"), most - network.length
+    if number >> behind << behind != number:
+        base = Network((number >> behind << behind).to_bytes(most // 8, "big"), network.length)
+        raise ValueError(f"{_found(text)} has bits set behind its prefix; did you mean {base}?")
     nobody = network.length == most and not any(first)
     if nobody or first[0] == 0xFF or (most == 32 and 224 <= first[0] < 240):
         hint = f"; did you mean {address}/0?" if nobody else ""

@@ -22,13 +22,14 @@ class Origin(NamedTuple):
     text: str  # as it stands in the records: address:port, unix:PID, then @name
     host: str  # the address; "" for a Unix-domain socket
     place: str  # what counts as one for limits.clients_per_address: an address, an IPv6 /64, a user
-    network: str  # what counts as one for the password guard: a /24, a /64, 127.0.0.0/8, a user
+    network: str  # what counts as one for the password guard: a /24, a /64, 127.0.0.0/8, a name
     name: str = ""  # proved by a certificate or by the kernel; the owner of its sessions
 
     def named(self, name: str) -> Origin:
         """The same, once the client has proved this name: odd characters become ``_``."""
         name = safe_name(name)
-        return self._replace(text=f"{self.text}@{name}", name=name)
+        network = f"name {name}" if self.host else self.network
+        return self._replace(text=f"{self.text}@{name}", name=name, network=network)
 
 
 def tcp(host: str, port: int) -> Origin:
@@ -102,8 +103,8 @@ def network(host: str) -> str:
 @lru_cache(maxsize=4096)
 def surroundings(network: str) -> tuple[str, str, str, str]:
     """Ever narrower networks around one of `network`: who has many of these is still one."""
-    if network.startswith("user "):
-        return ("local",) * 4
+    if network.startswith(("user ", "name ")):
+        return (network[:4],) * 4
     if ":" in network:
         packed = socket.inet_pton(socket.AF_INET6, network.partition("/")[0])
         return "IPv6", packed[:2].hex(), packed[:4].hex(), packed[:6].hex()
