@@ -67,13 +67,18 @@ def parsed(host: str) -> tuple[str, int | None]:
         return host, None
     if host.count(":") > 1 and not host.startswith("["):  # an IPv6 address as it is
         return host, None
-    found = re.fullmatch(r"(?:\[([^][]+)\]|([^][:\s\0]+))(?::([0-9]{1,9}))?", host, re.ASCII)
-    if not found:
+    name, colon, digits = host.partition(":")
+    if host.startswith("["):
+        name, bracket, behind = host[1:].partition("]")
+        colon, digits = behind[:1], behind[1:]
+        name = name if bracket and colon in ("", ":") else ""
+    if not name or any(char.isspace() or char in "[]\0" for char in name):
         raise ValueError(f"no host is called {host!r}")
-    own = int(found[3]) if found[3] else None
-    if own is not None and not 1 <= own <= 65535:
-        raise ValueError(f"there is no port {own}: they are 1 to 65535")
-    return found[1] or found[2], own
+    if colon and not (digits.isascii() and digits.isdigit()):
+        raise ValueError(f"no host is called {host!r}")
+    if colon and not 1 <= int(digits[:9]) <= 65535:
+        raise ValueError(f"there is no port {digits}: they are 1 to 65535")
+    return name, int(digits) if colon else None
 
 
 def checked_seconds(name: str, value: float) -> float:

@@ -31,10 +31,12 @@ class _Verbs(click.Group):
 
 
 @click.group(
-    cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
+    params=common(),
 )
 @click.version_option(__version__, "-V", "--version", message="msgctl %(version)s")
-@common
 def msgctl() -> None:
     """Talk to msgd, which archives text messages: an echo means that a message is stored."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 
 from msgd.ctl.streams import complain, discard_output
@@ -10,8 +9,7 @@ from msgd.ctl.streams import complain, discard_output
 # 69 and 77 are EX_UNAVAILABLE and EX_NOPERM of sysexits(3). What a signal ends counts as 128
 # and the signal's number, as in a shell.
 OK, REFUSED, USAGE, UNAVAILABLE, NO_PERMISSION = 0, 1, 2, 69, 77
-HUNG_UP, INTERRUPTED = 128 + signal.SIGHUP, 128 + signal.SIGINT
-BROKEN_PIPE, TERMINATED = 128 + signal.SIGPIPE, 128 + signal.SIGTERM
+HUNG_UP, INTERRUPTED, BROKEN_PIPE, TERMINATED = 129, 130, 141, 143
 
 
 class BadSetting(Exception):
@@ -21,28 +19,28 @@ class BadSetting(Exception):
 class Ended(KeyboardInterrupt):
     """SIGTERM or SIGHUP: the work ends as with Ctrl-C, and says how far it came."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, name: str, status: int) -> None:
         super().__init__()
-        self.number = number
+        self.name, self.status = name, status
 
 
 def end_like_interrupts() -> None:
     """From here on SIGTERM and SIGHUP are `Ended`, unless they were ignored (as by nohup)."""
+    import signal  # and its enumerations, which --version and --help need not wait for
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
+        raise Ended(signal.Signals(number).name, 128 + number)
+
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _end)
-
-
-def _end(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
-    raise Ended(number)
+            signal.signal(number, end)
 
 
 def why_ended(error: KeyboardInterrupt) -> tuple[str, int]:
     """The word for people, and the exit status."""
     if isinstance(error, Ended):
-        name = signal.Signals(error.number).name
-        return f"ended by {name}", HUNG_UP if error.number == signal.SIGHUP else TERMINATED
+        return f"ended by {error.name}", error.status
     return "interrupted", INTERRUPTED
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import isnan
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 LONGEST = 1e6  # seconds; what does not fit poll(2)'s 31 bits of milliseconds overflows
-
-Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 class Seconds(click.FloatRange):
@@ -35,8 +32,8 @@ def _note(context: click.Context, option: click.Parameter, value: object) -> Non
         given[option.name] = value
 
 
-def _option(*names: str, **more: Any) -> Callable[[Verb], Verb]:
-    return click.option(*names, default=None, expose_value=False, callback=_note, **more)
+def _option(*names: str, **more: Any) -> click.Option:
+    return click.Option(names, default=None, expose_value=False, callback=_note, **more)
 
 
 # What else may give their values, and their defaults, is in settings.
@@ -71,11 +68,12 @@ _COMMON = (
 )  # fmt: skip
 
 
-def common(verb: Verb) -> Verb:
-    """The options that stand before the subcommand as well as behind it."""
-    for option in reversed(_COMMON):
-        verb = option(verb)
-    return verb
+def common() -> list[click.Parameter]:
+    """The options that stand before the subcommand as well as behind it, for click's `params`.
+
+    They are made once: each of them takes a while.
+    """
+    return [*_COMMON]
 
 
 retry_option = click.option(

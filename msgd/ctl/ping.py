@@ -20,8 +20,7 @@ from msgd.ctl.streams import complain, harmless, say
 _PAUSE_AFTER_LOSS = 0.2  # seconds
 
 
-@click.command("ping")
-@common
+@click.command("ping", params=common())
 @click.option("-c", "--count", type=click.IntRange(1), metavar="N", help="Stop after N requests.")
 @click.option(
     "-i", "--interval", type=Seconds(), default=1.0, show_default=True, metavar="SECONDS",

@@ -20,6 +20,8 @@ class _Worded(click.Command):
     """
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if not any(word[:1] == "-" for word in args[1:]):
+            return super().parse_args(context, args)  # as mostly: the rest takes a while
         words = self._text(context, args, up_to_the_first_word=True)
         behind_dashes = args[: len(args) - len(words)][-1:] == ["--"]
         at = next((at for at, word in enumerate(words) if word[:1] == "-" and word != "-"), 0)
@@ -41,8 +43,7 @@ class _Worded(click.Command):
         return list(found) if isinstance(found, tuple) else []
 
 
-@click.command("send", cls=_Worded)
-@common
+@click.command("send", cls=_Worded, params=common())
 @click.argument("text", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "-f", "--file", "files", multiple=True, metavar="FILE",

@@ -15,12 +15,12 @@ import click
 
 from msgd.client import PORT, Client, NotConnected
 from msgd.client.servers import parsed
-from msgd.client.tls import Tls
 from msgd.ctl.exits import BadSetting
 from msgd.ctl.options import LONGEST
 from msgd.ctl.streams import complain
 
 if TYPE_CHECKING:
+    from msgd.client.tls import Tls
     from msgd.config.values import Kind
 
 MSGD_CONFIG = "/etc/msgd.yaml"  # where the port of this machine's own msgd is looked up
@@ -152,6 +152,8 @@ def _tls(found: Mapping[str, Found]) -> Tls | None:
         ca, pin = (ca, None) if ca.depth < pin.depth else (None, pin)
     if "key" in found and "cert" not in found:
         raise BadSetting("a key needs its certificate: cert")
+    from msgd.client.tls import Tls
+
     try:
         return Tls(
             ca=ca and ca.value,

@@ -19,8 +19,7 @@ from msgd.prompt import NoTerminal, ask
 _TRIES = 3
 
 
-@click.command("terminate")
-@common
+@click.command("terminate", params=common())
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 def command(password_stdin: bool) -> int:
     """Ask the server to stop, with its password."""
