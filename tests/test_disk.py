@@ -17,6 +17,7 @@ import pytest
 from msgd.archive.archive import Archive
 from msgd.archive.final import read_final
 from msgd.archive.records import MARK
+from msgd.config.values import KeepFree
 from tests.conftest import Client, Start, cpu_seconds, wait_for
 from tests.lab import fake, mounts, tracing
 from tests.lab.check import verify
@@ -437,10 +438,22 @@ def test_other_conveniences_do_not_either(start: Start, tmp_path: Path, name: st
 
 
 def test_an_older_file_that_cannot_be_mended_stops_no_start(start: Start, tmp_path: Path) -> None:
-    odd = tmp_path / "msgd" / "archive" / "2020-01-01.log"
-    odd.mkdir(parents=True)
+    torn = tmp_path / "msgd" / "archive" / "2020-01-01.log"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("half a li")
+    os.link(torn, tmp_path / "another name")
     msgd = start(CONFIG, folder=tmp_path / "msgd")
-    assert f"{odd}: Is a directory" in msgd.log
+    assert f"{torn}: not a regular file with one name" in msgd.log
+    assert torn.read_text() == "half a li"
+
+
+def test_a_file_system_that_tells_nothing_of_its_size_has_no_limit(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.room.keep_free = KeepFree(percent=1.0)
+    nothing = os.statvfs_result((0,) * 10)
+    monkeypatch.setattr(os, "statvfs", lambda _: nothing)
+    assert put(archive, RECORD) == 1
 
 
 # What others do to the file -------------------------------------------------------------------

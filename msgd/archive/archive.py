@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from msgd.archive.dayfile import FULL, DayFile, explain
-from msgd.archive.days import elapsed, is_day_file
+from msgd.archive.days import elapsed
 from msgd.archive.directory import Directory
 from msgd.archive.final import FinalFile
 from msgd.archive.links import CurrentLink
@@ -80,6 +80,7 @@ class Archive:
         A full disk passes by itself, and its messages are refused for as long as it lasts.
         """
         try:
+            self._listing = listing(self.directory)
             self._torn = recover(self.directory, self._states, self.sessions, self.sync)
             self._mend_newest(day)
             self._open(day)
@@ -95,14 +96,16 @@ class Archive:
     def _mend_newest(self, day: str) -> None:
         """A crash on another day may have left a torn end in its file.
 
-        That is where current.log leads to: the newest file, unless the clock was set back.
+        That is the one that the state speaks of, or where there is no state the newest one: the
+        last by name or, if the clock was set back, where current.log leads to. Older damage is
+        left as it is.
         """
-        names = [name for name in os.listdir(self.directory) if is_day_file(name)]
-        last = {max(names, default=""), self._link.target(), *self._states.speaks}
-        for name in last.intersection(names) - {f"{day}.log"}:
+        last = max((name for name in self._listing if name.endswith(".log")), default="")
+        newest = {last, self._link.target(), *self._states.speaks}
+        for name in self._torn.intersection(newest) - {f"{day}.log"}:
             path = os.path.join(self.directory, name)
             try:
-                DayFile(path, torn=name in self._torn).close()
+                DayFile(path, torn=True).close()
                 self._torn.discard(name)
             except OSError as error:  # nothing is written there any more: no reason to stop
                 log.error("%s; its end is left as it is", explain(error, path))

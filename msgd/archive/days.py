@@ -40,12 +40,6 @@ def elapsed() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def is_day_file(name: str) -> bool:
-    """Whether this is the name of an uncompressed day file."""
-    day, dot, ending = name.partition(".")
-    return ending == "log" and is_day(day) and bool(dot)
-
-
 def is_day(text: str) -> bool:
     """Whether this is a day, as YYYY-MM-DD."""
     parts = text.split("-")

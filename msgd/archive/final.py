@@ -127,4 +127,4 @@ class FinalFile:
 def is_plain(fd: int) -> bool:
     """Whether it is a regular file with one name only: another name may be somebody else's."""
     status = os.fstat(fd)
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1

@@ -6,9 +6,11 @@ import errno
 import os
 import time
 from bisect import bisect_right
+from contextlib import suppress
 from itertools import accumulate
 from typing import Protocol
 
+_PLENTY = 1 << 60
 _LOOK_SECONDS = 1.0  # others write to the file system, too
 
 
@@ -31,7 +33,7 @@ class Room:
     def fit(self, batch: list[bytes]) -> tuple[list[bytes], OSError | None]:
         """The first entries of the batch that may be written, and why not all of them."""
         size = sum(map(len, batch))
-        if self.keep_free is None or self.keep_free.of(1 << 60) == 0 or self._take(size):
+        if self.keep_free is None or self.keep_free.of(_PLENTY) == 0 or self._take(size):
             return batch, None
         fitting = bisect_right([*accumulate(map(len, batch))], self._left)
         self._left = 0  # the next batch looks anew
@@ -49,11 +51,9 @@ class Room:
 
     def _look(self) -> None:
         """What is free for everybody: a part may be kept for root (statvfs(3), f_bavail)."""
-        try:
+        self._left = _PLENTY
+        with suppress(OSError):  # whoever writes is told more
             found = os.statvfs(self._directory)
-        except OSError:  # whoever writes is told more
-            self._left = 1 << 60
-            return
-        assert self.keep_free is not None
-        keep = self.keep_free.of(found.f_blocks * found.f_frsize)
-        self._left = max(found.f_bavail * found.f_frsize - keep, 0)
+            if found.f_blocks and self.keep_free is not None:  # some file systems do not tell
+                keep = self.keep_free.of(found.f_blocks * found.f_frsize)
+                self._left = max(found.f_bavail * found.f_frsize - keep, 0)
