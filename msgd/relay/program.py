@@ -18,6 +18,7 @@ log = logging.getLogger("msgd")
 
 _METRICS_SECONDS = 10.0
 _STOP_SECONDS = 5.0  # for what is under way
+_SHORT = 0.2
 
 T = TypeVar("T")
 
@@ -100,8 +101,10 @@ class Program:
             await end(task, stop)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, unless asked to stop."""
-        if not self.stopping.is_set():
+        """Wait, unless asked to stop; a short wait is not cut short by that."""
+        if seconds <= _SHORT:
+            await asyncio.sleep(seconds)
+        elif not self.stopping.is_set():
             try:
                 await asyncio.wait_for(self.stopping.wait(), seconds)
             except TimeoutError:

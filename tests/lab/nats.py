@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from tests.lab.waiting import wait_for
@@ -18,6 +20,16 @@ def find_server() -> str | None:
     return os.environ.get("NATS_SERVER") or (
         str(beside) if beside.exists() else shutil.which("nats-server")
     )
+
+
+@cache
+def can_sync() -> bool:
+    """Whether it knows ``sync_interval: always``, which 2.9 of Debian 12 does not."""
+    said = subprocess.run(
+        [str(find_server()), "--version"], capture_output=True, text=True, check=False
+    )
+    found = re.search(r"v(\d+)\.(\d+)", said.stdout)
+    return found is not None and (int(found[1]), int(found[2])) >= (2, 10)
 
 
 def free_ports(number: int) -> list[int]:
@@ -37,9 +49,10 @@ class NatsServer:
         self.folder, self.port, self.name = folder, port, name
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "nats.conf"
+        sync = ", sync_interval: always" if can_sync() else ""
         self.config.write_text(
             f"listen: 127.0.0.1:{port}\nserver_name: {name}\n"
-            f'jetstream {{ store_dir: "{folder}/store", sync_interval: always }}\n{more}'
+            f'jetstream {{ store_dir: "{folder}/store"{sync} }}\n{more}'
         )
         self.process: subprocess.Popen[bytes] | None = None
 
