@@ -16,6 +16,7 @@ from msgd.relay.engine import Engine
 from msgd.relay.errors import Denied
 from msgd.relay.options import load
 from tests.campaign import relay as chaos
+from tests.lab.certificates import Authority
 from tests.lab.nats import NatsServer, find_server, free_ports
 from tests.lab.relay import Relay
 from tests.lab.waiting import wait_for
@@ -328,6 +329,38 @@ def test_a_wrong_password_ends_it(make_bench: Callable[..., Bench], verb: str) -
         relay = bench.run(verb, more)
         assert relay.wait() == 78
         assert "does not accept user, password, token or credentials" in relay.log
+
+
+def test_tls(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    ours, foreign = Authority(tmp_path), Authority(tmp_path / "b")
+    server, client = ours.issue("127.0.0.1"), ours.issue("web1", client=True)
+    bench = make_bench(
+        f'tls {{ cert_file: "{server.certificate}", key_file: "{server.key}", '
+        f'ca_file: "{ours.certificate}", verify: true }}\n'
+    )
+    bench.write("2026-11-22", lines(22, 5))
+    url = f"servers: tls://127.0.0.1:{bench.server.port}\n"
+    files = f"tls:\n  certificate: {client.certificate}\n  key: {client.key}\n"
+    good = f"{url}{files}  ca: {ours.certificate}"
+    relays = [bench.run("collect", good), bench.run("ship", good)]
+    bench.wait_copy("2026-11-22.log", lines(22, 5))
+    for number, (more, words) in enumerate(
+        [
+            (f"{url}{files}  ca: {foreign.certificate}", "its certificate is not accepted"),
+            (f"{url}{files}", "its certificate is not accepted"),
+            (f"{url}{files}  ca: {tmp_path}/none.pem", r"tls\.ca: .*none.pem: No such file"),
+            (f"{url}{files}  ca: {client.key}", "tls: .* cannot be used"),
+            (f"{good}\n".replace(str(client.key), str(server.key)), "tls: .* cannot be used"),
+            (f"{good}\n".replace("127.0.0.1", "localhost"), "its certificate is not accepted"),
+        ]
+    ):
+        wrong = bench.run("ship", more, name=f"wrong{number}")
+        assert wrong.wait() == 78, wrong.log
+        assert re.search(words, wrong.log), wrong.log
+    alone = bench.run("ship", f"{url}tls:\n  ca: {ours.certificate}", name="alone")
+    alone.wait_log("trying again")  # the server wants our certificate, and only closes
+    assert [relay.stop() for relay in relays] == [0, 0]
 
 
 async def publish(url: str, subject: str) -> None:

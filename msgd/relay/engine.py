@@ -14,7 +14,7 @@ import itertools
 import json
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,6 +29,7 @@ log = logging.getLogger("msgd")
 
 TIMEOUT = 5.0  # seconds for one answer; a lost leader takes 4 to 7
 _CONNECT_SECONDS = 3.0
+_CLOSE_SECONDS = 1.0
 _UNREAD_BYTES = 256 << 20  # of what was delivered; collect never asks for so much at once
 
 # Errors of JetStream (server/errors.json of nats-server).
@@ -84,6 +85,7 @@ class Engine:
         self._servers = itertools.cycle(config.servers)
         self._client: Client | None = None
         self._over: asyncio.Future[Exception] | None = None
+        self._refused: asyncio.Future[Exception] | None = None  # while connecting: why not
         self._api = "$JS.API"
         self.version = ""
         self._warned = ""
@@ -95,18 +97,34 @@ class Engine:
     async def connect(self) -> None:
         """Connect to the next of the servers. Raises Doubt, Denied."""
         server = next(self._servers)
-        self._over = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._over, self._refused = loop.create_future(), loop.create_future()
         client = self._nats.aio.client.Client()
         try:
-            await asyncio.wait_for(client.connect(**self._options(server)), _CONNECT_SECONDS + 1)
+            await self._try(client.connect(**self._options(server)))
         except Exception as error:
-            with contextlib.suppress(Exception):
-                await client.close()
+            await _close(client)
             raise _explain(server, error) from error
         self._client = client
         version = client.connected_server_version
         self.version = f"{version.major}.{version.minor}.{version.patch}"
         self._judge_version(server)
+
+    async def _try(self, connecting: Coroutine[Any, Any, None]) -> None:
+        """Connect. The library tries a server that refuses again and again, and only tells the
+        callback why: the first time is enough.
+        """
+        assert self._refused is not None
+        task: asyncio.Future[Any] = asyncio.ensure_future(connecting)
+        either: set[asyncio.Future[Any]] = {task, self._refused}
+        seconds = _CONNECT_SECONDS + 1
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            return
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
+        raise self._refused.result() if self._refused.done() else TimeoutError()
 
     def _options(self, server: str) -> dict[str, Any]:
         config = self._config
@@ -141,6 +159,8 @@ class Engine:
             self._warned += server + " "
 
     async def _on_error(self, error: Exception) -> None:
+        if self._refused is not None and not self._refused.done():
+            self._refused.set_result(error)
         text = str(error).removeprefix("nats: ").strip("'\" ")
         lower = text.lower()
         if "permissions violation" in lower:
@@ -283,8 +303,13 @@ class Engine:
         """Forget the connection; never raises."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(client.close(), 2)
+            await _close(client)
+
+
+async def _close(client: Any) -> None:
+    """Never raises, and never waits for long: some of what it waits for never comes."""
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
 
 
 _NOBODY = "msgd-relay collect makes the stream; is it running, and is JetStream enabled?"
