@@ -8,6 +8,8 @@ from .conftest import output
 from .machine import Machine
 from .server import UNIT, Server
 
+RELAY = ("msgd-relay-ship.service", "msgd-relay-collect.service")
+
 
 def older(package: Path, folder: Path) -> Path:
     """The same package as an older version, whose configuration file differed."""
@@ -38,10 +40,36 @@ def test_the_service_is_enabled_and_the_socket_is_not(server: Server) -> None:
     assert not server.is_active("msgd.socket")
 
 
+def test_the_relay_is_there_and_disabled(server: Server) -> None:
+    for unit in RELAY:
+        assert server.machine.run("systemctl", "is-enabled", unit, check=False).stdout == (
+            "disabled\n"
+        )
+        assert not server.is_active(unit)
+        server.machine.run("systemd-analyze", "security", "--threshold=15", unit)
+
+
+def test_an_upgrade_restarts_the_relay_where_it_runs(
+    machine: Machine, package: Path, tmp_path: Path
+) -> None:
+    """The unit counts here, not the program, whose library is not in this machine."""
+    install(machine, older(package, tmp_path))
+    server, (runs, rests) = Server(machine), RELAY
+    program = "Type=simple\nWatchdogSec=0\nExecStart=\nExecStart=/usr/bin/sleep infinity\n"
+    server.drop_in(f"[Service]\n{program}", runs)
+    machine.run("systemctl", "start", runs)
+    before = server.show("MainPID", runs)
+    install(machine, package)
+    assert server.is_active(runs)
+    assert server.show("MainPID", runs) not in ("0", before)
+    assert not server.is_active(rests)
+
+
 def test_owners_and_modes(server: Server) -> None:
     server.send("first")
     wanted = {
         "/etc/msgd.yaml": "640 root:msgd",
+        "/etc/msgd-relay.yaml": "640 root:msgd-relay",
         "/var/log/msgd": "750 msgd:msgd",
         "/var/log/msgd/current.log": "640 msgd:msgd",
     }

@@ -65,9 +65,10 @@ def test_everything_is_in_its_place(package: Path) -> None:
 def test_no_other_user_reads_the_configuration_at_any_moment(package: Path) -> None:
     """It has its mode when dpkg unpacks it, before anything else has run."""
     listed = output("dpkg-deb", "--contents", package)
-    assert [line[:10] for line in listed.splitlines() if line.endswith(" ./etc/msgd.yaml")] == [
-        "-rw-r-----"
+    modes = [
+        line[:10] for line in listed.splitlines() if line.endswith(".yaml") and "/etc/" in line
     ]
+    assert modes == ["-rw-r-----"] * 2
 
 
 def test_it_depends_on_nothing_but_debian(package: Path) -> None:
