@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pexpect
@@ -67,10 +68,11 @@ def test_a_pipe_that_does_not_block(msgd: Daemon, unbuffered: str) -> None:
     )  # fmt: skip
     os.close(writing)
     assert process.stdin
-    process.stdin.write(lines)
-    process.stdin.close()
-    with open(reading, "rb") as out:
+    with ThreadPoolExecutor(1) as pool, open(reading, "rb") as out, process.stdin as feed:
+        # Who does not read what msgctl prints cannot expect it to read on.
+        fed = pool.submit(lambda: (feed.write(lines), feed.close()))
         assert out.read() == lines
+        fed.result()
     assert process.wait(SECONDS) == 0
 
 
