@@ -35,15 +35,13 @@ for _ in range(int(sys.argv[1])):
 """
 YARDSTICK_ROUNDS = 1_000
 
-# Callgrind is slow, and what the daemon does depends on its speed: how much it reads at once, and
-# whether it sleeps. It is to work as if it were not slow.
+# Callgrind is slow, and what the daemon does depends on its speed: how much it reads at once. It is to work as if it were not slow.
 UNHURRIED = """
 import sys
 from math import inf
-from msgd.server import connection
 from msgd import daemon
-from msgd.server import fairness as schedule
-connection.BITE_SECONDS, schedule.AWAKE_SECONDS = inf, 0.0
+from msgd.server import fairness
+fairness.BITE_SECONDS = inf
 sys.exit(daemon.main())
 """
 
