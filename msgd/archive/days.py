@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-DAY_BYTES = len("YYYY-MM-DD")
-
 
 class Clock:
     """Reads the wall clock; formats a second once, however often it is asked within it."""
@@ -15,10 +13,11 @@ class Clock:
         self._broken_down = time.gmtime if time_zone == "utc" else time.localtime
         self._second = -1
         self._head = self._offset = b""
+        self.today = ""  # the day of the last stamp
         time.tzset()  # a reload follows a changed TZ
 
     def stamp(self) -> bytes:
-        """Now, such as ``2026-11-23T02:51:07.123456+00:00``; its first ten bytes are the day."""
+        """Now, such as ``2026-11-23T02:51:07.123456+00:00``."""
         second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
         if second != self._second:
             self._format(second)
@@ -29,6 +28,7 @@ class Clock:
         sign, offset = "-" if now.tm_gmtoff < 0 else "+", abs(now.tm_gmtoff) // 60
         self._head = time.strftime("%Y-%m-%dT%H:%M:%S.", now).encode()
         self._offset = f"{sign}{offset // 60:02d}:{offset % 60:02d}".encode()
+        self.today = time.strftime("%Y-%m-%d", now)
         self._second = second
 
 

@@ -59,6 +59,7 @@ class Clients:
         self._active: dict[Connection, None] = {}  # to be settled in this turn
         self._lingering: dict[Connection, None] = {}  # shut, but not all of it acknowledged
         self._resumable: dict[Connection, None] = {}  # there is more in what was read from them
+        self._stopping = False
         self._held = 0  # bytes of output and of unfinished input, of all clients
         self._handshake: Timeouts[Connection] = Timeouts(0, alarm)
         self._idle: Timeouts[Connection] = Timeouts(0, alarm)
@@ -175,6 +176,7 @@ class Clients:
 
     def stop(self) -> None:
         """The server is stopping: what arrives from now on is not taken any more."""
+        self._stopping = True
         for client in self._all:
             client.transport.limit()
             self._active[client] = None
@@ -221,11 +223,15 @@ class Clients:
     def settle(self) -> None:
         """Send what this turn owes to its clients; then watch each of them, or close it."""
         active, self._active = self._active, {}
-        for client in active | self._lingering:  # each once: after that it may be closed
+        if self._lingering:
+            active |= self._lingering
+        for client in active:  # each once: after that it may be closed
             if client.output_waits():
                 self._send(client)
-            self._hold(client)
-            if client.is_done():
+            held = client.memory()
+            self._held += held - client.held
+            client.held = held
+            if self._stopping and client.is_done():
                 client.leave()
             if client.phase is Phase.LEAVING and not client.output_waits():
                 self._finish(client)
@@ -243,12 +249,6 @@ class Clients:
             client.send()
         except OSError:
             client.break_off()
-
-    def _hold(self, client: Connection) -> None:
-        """Account for what a client leaves in memory."""
-        held = client.memory()
-        self._held += held - client.held
-        client.held = held
 
     def _make_room(self) -> None:
         """Close those who hold most, until the bound on memory holds with some room."""

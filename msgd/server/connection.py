@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from enum import Enum
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING
@@ -152,37 +151,44 @@ class Connection:
 
         Raises OSError where the connection is broken.
         """
-        if not self.is_talking():
+        share, size = self.share, min(self.share.bite, most)
+        share.pushes = False
+        if self.phase is Phase.SHUT:
             self.half_closed = self.half_closed or not self.transport.throw_away()
             return []
-        began, size = time.monotonic(), min(self.share.bite, most)
+        if self.phase not in (Phase.TALKING, Phase.GREETING) or self.opening:
+            return []
         if self.protocol.paused:
             self.form.at(stamp)
             size = min(size, BITE_FIRST)  # it has earned larger ones by other requests
-            taken, events = size, self.protocol.resume(self.form, size)
+            share.taken, events = size, self.protocol.resume(self.form, size)
         else:
-            taken, events = self._receive(size, stamp)
+            events = self._receive(size, stamp)
+        share.asked = size
+        # A bare message under way is not read on at once: its quiet while would end it too soon.
+        share.pushes = (
+            share.taken >= min(size, BITE_FIRST)
+            and self.pending <= OUTPUT_BYTES
+            and not self.protocol.unfinished
+        )
         if self.transport.ended and not (self.half_closed or self.protocol.paused):
             self.half_closed = True
             self.form.at(stamp)
             events += self.protocol.end(self.form)
         if self.phase is Phase.GREETING and self.protocol.greeted:
             self.become(Phase.TALKING)
-        self.share.note(taken, size, time.monotonic() - began)
-        if self.protocol.unfinished:  # a bare message: its quiet while would end it too soon
-            self.share.pushes = False
         return events
 
-    def _receive(self, size: int, stamp: bytes) -> tuple[int, list[Event]]:
+    def _receive(self, size: int, stamp: bytes) -> list[Event]:
         data = self.transport.receive(size)
         events: list[Event] = []
-        taken = len(data or b"")
+        self.share.taken = len(data) if data else 0
         if self.entry is not None and data:
             data, events = self.entry.open(self, data)
         if data:
             self.form.at(stamp)
             events += self.protocol.receive(data, self.form)
-        return taken, events
+        return events
 
     def quiet(self, stamp: bytes) -> list[Event]:
         """It has been quiet for long enough to end a bare message."""

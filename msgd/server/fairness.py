@@ -8,8 +8,6 @@ they are. So a polite client waits for little more than one turn.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,26 +43,25 @@ SYNCED, UNSYNCED = Pace(2 << 20, 0.0007), Pace(512 << 10, 0.0001)
 class Share:
     """What one client has had of the loop's time, and how much is read from it at once."""
 
-    __slots__ = ("bite", "pushes", "slow", "spent")
+    __slots__ = ("asked", "bite", "pushes", "slow", "spent", "taken")
 
     def __init__(self) -> None:
         self.spent = 0.0  # seconds, of the clock that goes on as clients are served
         self.bite = BITE_FIRST
         self.slow = False  # a bite of its has taken too long
+        self.asked = self.taken = 0  # bytes that the last bite might have had, and had
         self.pushes = False  # there may be more to read than the last bite
 
-    def note(self, taken: int, size: int, seconds: float) -> None:
+    def charge(self, seconds: float) -> None:
         """Settle by the time that a bite took how large the next may be.
 
         It grows fourfold until one was too slow, and by addition from then on, much as TCP's
         window does (RFC 5681, section 3.1): a large slow bite comes once, not again and again.
         """
-        full = taken >= size
-        self.pushes = full or taken >= BITE_FIRST
         if seconds > BITE_SECONDS:
-            self.bite = max(BITE_LEAST, int(taken * BITE_SECONDS / seconds))
+            self.bite = max(BITE_LEAST, int(self.taken * BITE_SECONDS / seconds))
             self.slow = True
-        elif full:
+        elif self.taken >= self.asked:
             more = BITE_FIRST if self.slow else 3 * self.bite
             self.bite = min(self.bite + more, BITE_MOST)
 
@@ -82,40 +79,52 @@ class Fairness:
         """A new client comes in."""
         share.spent = self._clock + _NEW_SECONDS
 
+    def order(self, clients: list[Connection]) -> list[Connection]:
+        """Who has had least first."""
+        if len(clients) > 1:
+            clients.sort(key=_spent)
+        if clients:
+            self._clock = max(self._clock, clients[0].share.spent)
+        return clients
+
     def charge(self, share: Share, seconds: float, made: int) -> None:
         """So much time was spent for a client, and bytes of records and echoes made."""
+        share.charge(seconds)
         share.spent = max(share.spent, self._clock) + seconds + made * _BYTE_SECONDS
-
-    def rounds(self, ready: list[Connection]) -> Iterator[Connection]:
-        """Those who are ready, who has had least first; then again those who have sent more."""
-        while ready:
-            ready.sort(key=_spent)
-            self._clock = max(self._clock, ready[0].share.spent)
-            yield from ready
-            ready = [c for c in ready if c.share.pushes and (c.wants_read() or c.can_resume())]
 
 
 class Turn:
-    """One turn of the loop: groups of clients, each of which is one commit."""
+    """The clients of one turn of the loop, in groups, each of which is one commit."""
 
-    def __init__(self, clients: Iterator[Connection], ready: int, pace: Pace) -> None:
-        self._clients = clients
-        self._pace = pace
-        seconds = pace.turn_seconds + _READY_SECONDS * ready
-        self._until = time.monotonic() + min(seconds, _LONGEST_TURN)
+    __slots__ = ("_at", "_fairness", "_group_bytes", "_made", "_queue", "_until", "goes_on")
+
+    def __init__(self, fairness: Fairness, ready: list[Connection], pace: Pace, now: float) -> None:
+        self._fairness = fairness
+        self._queue = fairness.order(ready)
+        self._at = 0
+        self._group_bytes = pace.group_bytes
         self._made = 0  # bytes of records and echoes in this group
-        self.goes_on = ready > 0
+        self._until = now + min(pace.turn_seconds + _READY_SECONDS * len(ready), _LONGEST_TURN)
+        self.goes_on = True
 
-    def group(self) -> Iterator[Connection]:
-        """Clients until the group's bytes or the turn's time are used up."""
-        self._made = 0
-        for client in self._clients:
-            yield client
-            self.goes_on = time.monotonic() < self._until
-            if not self.goes_on or self._made >= self._pace.group_bytes:
-                return
-        self.goes_on = False
+    def next(self, now: float) -> Connection | None:
+        """The next client of this group; None when it is complete.
 
-    def add(self, made: int) -> None:
-        """Bytes of records and echoes, made for a client of this group."""
+        Who has sent more than was read comes again, as long as there is time.
+        """
+        if self._made >= self._group_bytes:
+            self._made = 0
+            return None
+        if self._at == len(self._queue):
+            self._queue = self._fairness.order([c for c in self._queue if c.share.pushes])
+            self._at = 0
+        if not self._queue or (now >= self._until and self._at):
+            self.goes_on = False
+            return None
+        self._at += 1
+        return self._queue[self._at - 1]
+
+    def charge(self, client: Connection, seconds: float, made: int) -> None:
+        """A client was served, in this time; records and echoes were made for it."""
         self._made += made
+        self._fairness.charge(client.share, seconds, made)

@@ -19,7 +19,7 @@ from signal import SIGHUP, SIGINT, SIGTERM
 from typing import TYPE_CHECKING, assert_never
 
 from msgd.archive.archive import Archive
-from msgd.archive.days import DAY_BYTES, Clock
+from msgd.archive.days import Clock
 from msgd.archive.housekeeper import Housekeeper
 from msgd.config.options import Config, ConfigError
 from msgd.process import children, systemd
@@ -29,7 +29,7 @@ from msgd.process.signals import Signals
 from msgd.server import alerts
 from msgd.server.clients import Clients
 from msgd.server.connection import Connection, Phase
-from msgd.server.fairness import SYNCED, UNSYNCED, Fairness, Pace, Turn
+from msgd.server.fairness import SYNCED, UNSYNCED, Fairness, Turn
 from msgd.server.guard import Guard
 from msgd.server.heartbeat import Status
 from msgd.server.listeners import Listeners, bind, name_of
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("msgd")
 
+_PACES = {"always": SYNCED, "second": UNSYNCED, "never": UNSYNCED}
 STOP_SECONDS = 5.0  # for clients that do not take what they are owed when the server stops
 
 
@@ -57,7 +58,7 @@ class Server:
         self._config = config
         self._alarm = Alarm()
         self._clock = Clock(config.time_zone)
-        self._stamp = self._clock.stamp()
+        self._stamp, self._today = self._clock.stamp(), self._clock.today
         # Locked first: of a msgd that runs already this says more than that its port is taken.
         limits = config.limits
         self._archive = Archive(
@@ -71,6 +72,7 @@ class Server:
         self._figures = self._status.figures
         self._archive.synced = self._figures.sync_seconds.observe
         self._fairness = Fairness()
+        self._pace = _PACES[config.sync]
         self._writers = Writers(self._archive.sessions)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
         self._broken = Seldom(logging.WARNING, "%s: %s")
@@ -127,30 +129,25 @@ class Server:
         log.info("listening on %s", ", ".join(map(name_of, self._listeners.sockets)))
         systemd.notify("READY=1")
 
-    @property
-    def _today(self) -> str:
-        """The day of all records of this turn."""
-        return self._stamp[:DAY_BYTES].decode()
-
     def _turn(self) -> None:
         ready = self._wait()
         clients = self._look_after(ready)
         if self._now >= self._alarm.due:
             self._keep_time()
-        turn = Turn(self._fairness.rounds(clients), len(clients), self._pace())
-        while True:
+        turn = Turn(self._fairness, clients, self._pace, self._now)
+        while turn.goes_on:
             self._take_group(turn)
             kept = self._commit()
             self._echo(kept)
             self._clients.settle()
-            if not turn.goes_on:
-                break
-        self._figures.turn_seconds.observe(time.monotonic() - self._now)
+        if self._config.metrics_file:
+            self._figures.turn_seconds.observe(time.monotonic() - self._now)
 
     def _wait(self) -> list[tuple[SelectorKey, int]]:
         """Who is ready; nobody, when it is time for something else."""
         ready = self._selector.select(max(0.0, self._alarm.due - time.monotonic()))
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
+        self._today = self._clock.today  # the day of all records of this turn
         if self._today < self._housekeeper.day:  # set back: it may be at this day's file
             self._housekeeper.stop()
             self._day = ""
@@ -169,18 +166,13 @@ class Server:
                 self._clients.activate(client)
         return clients
 
-    def _pace(self) -> Pace:
-        return SYNCED if self._archive.sync == "always" else UNSYNCED
-
     def _take_group(self, turn: Turn) -> None:
         """Take what these clients have sent; each is charged for the work that it causes."""
-        most = self._clients.most()
-        for client in turn.group():
-            if client.wants_read() or client.can_resume():
-                began = time.monotonic()
-                made = self._take(client, most)
-                self._fairness.charge(client.share, time.monotonic() - began, made)
-                turn.add(made)
+        most, now = self._clients.most(), time.monotonic()
+        while (client := turn.next(now)) is not None:
+            made = self._take(client, most)
+            began, now = now, time.monotonic()
+            turn.charge(client, now - began, made)
 
     def _take(self, client: Connection, most: int) -> int:
         """Up to this number of bytes; how many bytes of records and replies came of them."""
@@ -235,6 +227,8 @@ class Server:
         """Write the batch; how many of its entries are kept, from the first on."""
         if not self._owed:
             return 0
+        if not self._config.metrics_file:
+            return self._archive.commit(self._today)
         began = time.monotonic()
         kept = self._archive.commit(self._today)
         self._figures.commit_seconds.observe(time.monotonic() - began)
@@ -252,7 +246,8 @@ class Server:
                 case Records() if kept:
                     kept -= 1
                     self._status.kept(event.messages, len(event.archive))
-                    self._writers.note(client, event.last)
+                    if event.last:
+                        self._writers.note(client, event.last)
                     client.queue(event.echo)
                 case Records():
                     self._status.refused += event.messages
@@ -396,7 +391,7 @@ class Server:
         self._clients.configure(config)
         self._config, self._clock = config, clock
         self._guard.configure(config)
-        self._archive.sync = config.sync
+        self._archive.sync, self._pace = config.sync, _PACES[config.sync]
         self._archive.sessions.most = config.limits.sessions
         self._archive.room.keep_free = config.limits.keep_free
         self._housekeeper.wish(self._today)

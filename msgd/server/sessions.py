@@ -20,8 +20,8 @@ class Writers:
         self._writers: dict[tuple[str, str], Connection] = {}
 
     def note(self, client: Connection, last: int) -> None:
-        """A commit has kept the client's messages up to this number; 0: they had none."""
-        if last and client.session:
+        """A commit has kept the client's messages up to this number."""
+        if client.session:
             self._numbers.note(*client.session, last)
 
     def open(self, client: Connection, asked: Open) -> Answer:

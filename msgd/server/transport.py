@@ -49,6 +49,8 @@ class Plain:
         """
         if self.remaining is not None:
             size = min(size, self.remaining)
+            if not size:
+                return None
         try:
             data = self.socket.recv(size)
         except (BlockingIOError, InterruptedError):

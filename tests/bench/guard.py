@@ -35,7 +35,8 @@ for _ in range(int(sys.argv[1])):
 """
 YARDSTICK_ROUNDS = 1_000
 
-# Callgrind is slow, and what the daemon does depends on its speed: how much it reads at once. It is to work as if it were not slow.
+# Callgrind is slow, and how much the daemon reads at once depends on its speed. It is to work as
+# if it were not slow.
 UNHURRIED = """
 import sys
 from math import inf
