@@ -150,15 +150,16 @@ def test_every_key_with_its_default() -> None:
 def test_the_bound_on_memory() -> None:
     """What the page tells holds for what the code's constants give, and is not far above it."""
     memory = part(page("msgd.8"), ".Ss Memory")
-    found = re.search(r"(\d+) MiB \+ C . \((\d+) KiB \+ ([\d.]+) . M\)", memory)
+    found = re.search(r"(\d+) MiB \+ C . (\d+) KiB\n.*and (\d+) KiB in place of", memory, re.DOTALL)
     assert found
-    base, each, factor = int(found[1]) << 20, int(found[2]) << 10, float(found[3])
-    for clients, message_bytes in ((1, 1024), (100, 4096), (4096, 65536), (4096, 1 << 20)):
-        told = base + clients * (each + factor * message_bytes)
-        assert 0.98 < most_memory(clients, message_bytes) / told < 1
-    defaults = {option.name: option.default for option in OPTIONS}
-    most = most_memory(defaults["limits.clients"], defaults["limits.message_bytes"])
-    assert f"with the defaults of both that is {most / (1 << 30):.1f} GiB" in memory
+    base, plain, tls = int(found[1]) << 20, int(found[2]) << 10, int(found[3]) << 10
+    for clients, message_bytes in ((1, 1), (100, 4096), (4096, 65536), (10000, 1 << 20)):
+        for each in plain, tls:
+            most = most_memory(clients, message_bytes, each == tls)
+            assert 0.98 < most / (base + clients * each) <= 1
+    default = next(option.default for option in OPTIONS if option.name == "limits.clients")
+    told = [(base + default * each) >> 20 for each in (plain, tls)]
+    assert f"default of {default} that is {told[0]} MiB, and {told[1]} MiB if" in memory
 
 
 def test_every_environment_variable() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import msgd
+from msgd.server.clients import KERNEL_BYTES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,9 +66,14 @@ def test_the_socket_drops_what_the_service_drops() -> None:
 
 def test_the_unit_bears_what_the_defaults_may_take() -> None:
     [most] = settings("msgd.service", "MemoryMax")
-    told = re.search(r"that is ([\d.]+) GiB", (ROOT / "man/msgd.8").read_text())
-    assert told
-    assert 1.2 * float(told[1]) < int(most.removesuffix("G")) < 2 * float(told[1])
+    page = (ROOT / "man/msgd.8").read_text()
+    daemon = re.search(r"and (\d+) MiB if all speak TLS", page)
+    kernel = re.search(r"up to (\d+) KiB for a client that neither reads", page)
+    assert daemon
+    assert kernel
+    assert int(kernel[1]) << 10 == 2 * 2 * KERNEL_BYTES  # each way, and setsockopt doubles it
+    told = (int(daemon[1]) << 20) + 4096 * (int(kernel[1]) << 10)
+    assert 1.2 * told < int(most.removesuffix("G")) << 30 < 2 * told
 
 
 @pytest.mark.parametrize("suffix", ["6743", "[::1]:6743", "/run/msgd/msgd.sock"])
