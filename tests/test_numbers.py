@@ -385,6 +385,21 @@ def test_a_state_that_cannot_be_written_stops_nothing(
         assert again.sessions.last("", "nightly") == 2
 
 
+def test_without_a_thread_to_write_the_state_messages_are_archived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with opened(tmp_path) as archive:
+        monkeypatch.setattr("threading.Thread.start", fail)
+        put(archive, "nightly", 1, day=NEXT)
+        put(archive, "nightly", 2, day=DAY)
+        assert caplog.text.count("cannot be written: can't start new thread") == 1
+    with opened(tmp_path) as archive:  # what is written at the stop needs no thread
+        assert archive.sessions.last("", "nightly") == 2
+
+
 def test_a_state_reads_as_it_was_written() -> None:
     chance = random.Random(5)
     sessions = [
@@ -426,6 +441,7 @@ def test_final_is_renewed_with_each_commit_and_day(tmp_path: Path) -> None:
         (tmp_path / ".msgd.final").unlink()
         archive.roll(DAY)
         assert final(tmp_path) == (DAY, len(record("nightly", 9)))
+    assert final(tmp_path) == (DAY, len(record("nightly", 9)))
 
 
 def test_final_that_cannot_be_written_stops_nothing(

@@ -348,16 +348,23 @@ def test_its_lines_are_logged_while_it_runs(
     keeper.stop()
 
 
-def test_a_day_that_somebody_has_locked_is_named(tmp_path: Path) -> None:
-    """Whoever may read the archive can lock it."""
+@pytest.mark.parametrize("kind", [fcntl.LOCK_SH, fcntl.LOCK_EX])
+def test_a_lock_of_somebody_else_keeps_no_day_from_being_compressed(
+    tmp_path: Path, kind: int
+) -> None:
+    """Whoever may read the archive can lock its files."""
     path = tmp_path / "2026-03-01.log"
     path.write_text("a\n")
+    path.chmod(0o640)
     with path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        assert run(tmp_path, compress="gzip") == (
-            f"<4>{path}: locked by another process, not compressed; tried again tomorrow\n"
-        )
-    assert names(tmp_path) == {path.name}
+        fcntl.flock(file, kind)
+        assert run(tmp_path, compress="gzip") == f"<6>{path}: compressed\n"
+    assert names(tmp_path) == {f"{path.name}.gz"}
+
+
+def test_what_is_being_made_can_be_opened_by_nobody_else(start: Start, tmp_path: Path) -> None:
+    _, left = a_long_run(start, tmp_path / "msgd")
+    assert left.stat().st_mode & 0o777 == 0o600
 
 
 def test_links_of_others_are_not_followed(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import select
 import sys
 import time
 from collections.abc import Mapping
-from datetime import date
 from typing import TYPE_CHECKING
 
 from msgd.archive.days import elapsed
@@ -55,6 +54,8 @@ class Housekeeper:
         A day that has come too early for the time that has passed is one to which the clock
         has jumped. It may be wrong now, so that nothing is deleted before the next day.
         """
+        from datetime import date  # not before it is needed: start-up
+
         now = elapsed()
         if self._seen is not None:
             last, at = self._seen

@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 _DAY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.log(\.gz)?", re.ASCII)
 _LEFT = re.compile(r"\.\d{4}-\d\d-\d\d\.log\.gz\.new", re.ASCII)
-_DONE, _ODD, _FAILED = "<6>", "<4>", "<3>"
+_DONE, _FAILED = "<6>", "<3>"
 _CHUNK = 1 << 20
 _SYNC_BYTES = 4 << 20  # of what is read, so that never much is written at once: see _pack
 _FAILURES = (OSError, EOFError, ValueError, zlib.error)  # the last three: of a damaged gzip
@@ -63,19 +63,25 @@ def _print(level: str, path: str, words: str) -> None:
     print(f"{level}{path}: {words}", flush=True)
 
 
-def _remove_left(new: str) -> None:
-    """What a compression has left that was killed; not one that is still at it."""
+def _remove_left(new: str) -> bool:
+    """Remove what a compression has left that was killed.
+
+    Returns False where one is still at it: perhaps the helper of a daemon that was killed.
+    """
     if os.path.islink(new):
         os.unlink(new)
-        return
-    fd = os.open(new, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fd = os.open(new, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return True
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(new)
     except BlockingIOError:
-        pass
+        return False
     finally:
         os.close(fd)
+    return True
 
 
 def _print_failure(path: str, error: Exception) -> None:
@@ -95,13 +101,9 @@ def _is_regular(path: str) -> bool:
 def _compress(path: str) -> None:
     """Replace the file by its gzip; at every moment one of the two is there, whole."""
     packed = f"{path}.gz"
+    if not _remove_left(_new_name(packed)):
+        return
     with _open(path) as source:
-        try:
-            # A helper of a daemon that was killed may still be at it.
-            fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _print(_ODD, path, "locked by another process, not compressed; tried again tomorrow")
-            return
         # Both are there where a crash came between the two, or the clock went back to that day.
         before = _unpacked_size(packed) if os.path.exists(packed) else 0
         skip = before - os.fstat(source.fileno()).st_size
@@ -122,9 +124,10 @@ def _open(path: str) -> BinaryIO:
 
 
 def _create(new: str) -> BinaryIO:
-    """A new file of our own: another user of the directory may have put a link there."""
-    with suppress(FileNotFoundError):
-        os.unlink(new)
+    """A new file of our own, whatever links others may have put there; locked.
+
+    The day's file could be locked by everybody who may read it.
+    """
     target = os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
     fcntl.flock(target, fcntl.LOCK_EX)  # for as long as it is being made: see _remove_left
     return target
@@ -139,7 +142,6 @@ def _pack(source: BinaryIO, packed: str, before: int) -> None:
     """
     new, status = _new_name(packed), os.fstat(source.fileno())
     with _create(new) as target:
-        os.fchmod(target.fileno(), status.st_mode & 0o777)
         if before:
             with _open(packed) as earlier:
                 shutil.copyfileobj(earlier, target, _CHUNK)
@@ -150,10 +152,12 @@ def _pack(source: BinaryIO, packed: str, before: int) -> None:
                 os.fdatasync(target.fileno())
         target.flush()
         os.utime(target.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        if not _holds(new, before, source):
+            raise ValueError("its gzip does not unpack to the same bytes")
+        with suppress(OSError):  # not every file system has modes
+            os.fchmod(target.fileno(), status.st_mode & 0o777)
         os.fsync(target.fileno())
-    if not _holds(new, before, source):
-        raise ValueError("its gzip does not unpack to the same bytes")
-    os.rename(new, packed)
+        os.rename(new, packed)
     _sync_directory(packed)
 
 

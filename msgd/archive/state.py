@@ -114,8 +114,12 @@ class StateFile:
 
     def begin(self, state: State) -> None:
         """Write it in a thread of its own, unless one is `busy`: a sync may take long."""
-        self._writer = Thread(target=self.write, args=(state,), name="state", daemon=True)
-        self._writer.start()
+        writer = Thread(target=self.write, args=(state,), name="state", daemon=True)
+        try:
+            writer.start()
+            self._writer = writer
+        except RuntimeError as error:  # no more threads for this user
+            self._warn(str(error))
 
     def wait(self) -> None:
         """Until nothing is being written."""
@@ -128,15 +132,15 @@ class StateFile:
         Nothing depends on it but the time that the next start takes, so that a failure is one
         line of the log.
         """
-        data = state.encode()
-        if data == self._written and self.is_there:
-            return
         try:
+            data = state.encode()
+            if data == self._written and self.is_there:
+                return
             if state.sync == "never":
                 self._sync(os.path.join(self._directory, state.name), os.O_RDONLY)
             self._replace(data)
-        except OSError as error:
-            self._warn(error)
+        except (OSError, MemoryError) as error:
+            self._warn(getattr(error, "strerror", None) or "no memory")
         else:
             self._written, self._trouble = data, ""
 
@@ -166,11 +170,12 @@ class StateFile:
         finally:
             os.close(fd)
 
-    def _warn(self, error: OSError) -> None:
-        if self._trouble != str(error):
-            log.warning("%s: cannot be written: %s; the next start takes longer", self.path,
-                        error.strerror)  # fmt: skip
-        self._trouble = str(error)
+    def _warn(self, trouble: str) -> None:
+        if self._trouble != trouble:
+            log.warning(
+                "%s: cannot be written: %s; the next start takes longer", self.path, trouble
+            )
+        self._trouble = trouble
 
 
 def _write_all(write: Callable[[memoryview], int | None], data: bytes) -> None:
