@@ -200,7 +200,7 @@ def _ask_password() -> bytes:
         print(file=sys.stderr)  # the shell's prompt is not to stand behind ours
         raise
     if password != again:
-        raise Fatal("the two are not the same; nothing was made of them")
+        raise Fatal("the two passwords differ: no hash is made")
     return password
 
 

@@ -142,6 +142,31 @@ def test_an_expired_one(authority: Authority) -> None:
     )
 
 
+def test_a_chain_that_has_expired(authority: Authority, folder: Path) -> None:
+    below = authority.below("Branch")
+    made = below.issue("localhost")
+    extensions = folder / "expired.ext"
+    extensions.write_text("basicConstraints=critical,CA:TRUE\n")
+    wish = below.certificate.with_suffix(".csr")
+    old = folder / "expired.pem"
+    openssl("x509", "-req", "-in", str(wish), "-CA", str(authority.certificate), "-CAkey",
+            str(authority.key), "-CAcreateserial", "-days", "-1", "-extfile", str(extensions),
+            "-out", str(old))  # fmt: skip
+    own = made.certificate.read_bytes().removesuffix(below.certificate.read_bytes())
+    made.certificate.write_bytes(own + old.read_bytes())
+    assert wrong(tls(made)) == (
+        f"tls.certificate: {made.certificate}: a certificate of its chain has expired"
+    )
+
+
+def test_one_that_is_not_valid_yet(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of a machine without a battery must not keep it from starting."""
+    made = whole(authority, authority.issue("localhost"))
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+    (warning,) = load(tls(made)).warnings
+    assert "is the clock right?" in warning
+
+
 def test_one_for_another_purpose(authority: Authority) -> None:
     made = whole(authority, authority.issue("localhost", client=True))
     assert wrong(tls(made)) == (

@@ -270,7 +270,7 @@ def test_a_password_at_a_terminal(terminal: pexpect.spawn[str]) -> None:
 
 def test_two_passwords_that_differ(terminal: pexpect.spawn[str]) -> None:
     shown = answer(terminal, "secret\n", "secrte\n")
-    assert shown.strip() == "msgd: the two are not the same; nothing was made of them"
+    assert shown.strip() == "msgd: the two passwords differ: no hash is made"
     assert terminal.exitstatus == 1
 
 

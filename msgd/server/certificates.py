@@ -120,40 +120,60 @@ def _prove(context: ssl.SSLContext, tls: Tls, chain: list[str]) -> tuple[float, 
     Raises ConfigError for what no client could accept.
     """
     where = f"tls.certificate: {tls.certificate}:"
-    partial = int(ssl.VERIFY_X509_PARTIAL_CHAIN)
-    try:
-        shown = _handshake(context, chain, partial | _NO_CHECK_TIME)
-    except ssl.SSLCertVerificationError as error:
-        if error.verify_code == _PURPOSE:
-            raise ConfigError(f"{where} is not for servers (its extended key usage)") from None
-        raise ConfigError(f"{where} {error.verify_message}") from None
-    except ssl.SSLError as error:
-        raise ConfigError(f"{where} {_words(error)}") from None
-    warnings = []
-    if ssl.cert_time_to_seconds(shown["notAfter"]) < time.time():
+    shown = _shown(context, chain, where)
+    expires = float(ssl.cert_time_to_seconds(shown["notAfter"]))
+    if expires < time.time():
         raise ConfigError(f"{where} expired on {_day(shown['notAfter'])}")
+    warnings = []
     if ssl.cert_time_to_seconds(shown["notBefore"]) > time.time():
         warnings.append(f"{where} is valid from {_day(shown['notBefore'])} on; is the clock right?")
     issuer = _common_name(shown["issuer"])
-    try:
-        _handshake(context, chain[-1:], partial | (_NO_CHECK_TIME if warnings else 0))
-    except ssl.SSLCertVerificationError as error:
-        if error.verify_code == _EXPIRED:
-            raise ConfigError(f"{where} a certificate of its chain has expired") from None
+    if not _is_linked(context, chain, where, 0 if not warnings else _NO_CHECK_TIME):
         raise ConfigError(
             f"{where} the chain is not complete: the certificate is from {issuer!r},"
             " and what follows in the file does not lead on from there"
-        ) from None
-    try:
-        _handshake(context, chain, _NO_CHECK_TIME, system=True)
-    except ssl.SSLCertVerificationError:
+        )
+    if not _verifies(context, chain, _NO_CHECK_TIME, system=True):
         warnings.append(
             f"{where} the chain may not be complete: it is from {issuer!r}, and the file does not"
             " lead to an authority that this machine knows; clients need that authority (--ca)"
         )
     if os.stat(str(tls.key)).st_mode & 0o004:
         warnings.append(f"tls.key: {tls.key}: every user of this machine can read the key")
-    return float(ssl.cert_time_to_seconds(shown["notAfter"])), warnings
+    return expires, warnings
+
+
+def _shown(context: ssl.SSLContext, chain: list[str], where: str) -> dict[str, Any]:
+    """The server's own certificate, as a client sees it that trusts it, whatever the time."""
+    try:
+        return _handshake(context, chain, ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME)
+    except ssl.SSLCertVerificationError as error:
+        purpose = "is not for servers (its extended key usage)"
+        words = purpose if error.verify_code == _PURPOSE else error.verify_message
+        raise ConfigError(f"{where} {words}") from None
+    except ssl.SSLError as error:
+        raise ConfigError(f"{where} {_words(error)}") from None
+
+
+def _is_linked(context: ssl.SSLContext, chain: list[str], where: str, flags: int) -> bool:
+    """Whether the certificates lead from the first to the last, or to what this machine knows."""
+    try:
+        _handshake(context, chain[-1:], ssl.VERIFY_X509_PARTIAL_CHAIN | flags)
+    except ssl.SSLCertVerificationError as error:
+        if _verifies(context, [], flags, system=True):
+            return True
+        if error.verify_code == _EXPIRED:
+            raise ConfigError(f"{where} a certificate of its chain has expired") from None
+        return False
+    return True
+
+
+def _verifies(context: ssl.SSLContext, trusted: list[str], flags: int, *, system: bool) -> bool:
+    try:
+        _handshake(context, trusted, flags, system=system)
+    except ssl.SSLCertVerificationError:
+        return False
+    return True
 
 
 def _handshake(
@@ -166,7 +186,8 @@ def _handshake(
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_flags |= flags
-    trusting.load_verify_locations(cadata="\n".join(trusted))
+    if trusted:
+        trusting.load_verify_locations(cadata="\n".join(trusted))
     if system:
         trusting.set_default_verify_paths()
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
