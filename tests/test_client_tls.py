@@ -12,6 +12,7 @@ import pytest
 
 from msgd.client import Client, ConnectionLost, NotConnected
 from msgd.client.tls import Tls
+from tests.conftest import Daemon, Start
 from tests.lab.certificates import Authority, Certificate, openssl, self_signed
 from tests.scripted import greet, receive, says, scripted
 from tests.session_server import Sessions
@@ -251,6 +252,55 @@ def test_what_is_not_msgd_inside_tls_is_told(good: Certificate, trust: Tls) -> N
         pytest.raises(ConnectionLost, match="not msgd"),
     ):
         client.send("a")
+
+
+def real(start: Start, certificate: Certificate, more: str = "") -> Daemon:
+    return start(
+        f"listen: 127.0.0.1\ntls:\n  certificate: {certificate.certificate}\n"
+        f"  key: {certificate.key}\n{more}"
+    )
+
+
+def test_the_real_daemon(start: Start, good: Certificate, trust: Tls) -> None:
+    daemon = real(start, good, "  required: yes\n")
+    texts = ["one", "two\nlines", "\x1b", "x" * 60_000] * 100
+    with Client(port=daemon.port, tls=trust, session="s") as client:
+        list(client.send_many(texts[:250]))
+    with Client(port=daemon.port, tls=Tls(pin=good.pin), session="s") as client:
+        assert client.last == 250
+        list(client.send_many(texts[client.last :]))
+    assert daemon.texts() == [text.replace("\x1b", "\\x1b") for text in texts]
+    with pytest.raises(NotConnected, match="wants TLS"):
+        Client(port=daemon.port)
+
+
+def test_a_real_daemon_without_a_certificate(msgd: Daemon, trust: Tls) -> None:
+    with pytest.raises(NotConnected, match="does not speak TLS"):
+        Client(port=msgd.port, tls=trust)
+
+
+def test_the_names_that_a_real_daemon_lets_in(
+    start: Start, folder: Path, authority: Authority, good: Certificate, trust: Tls
+) -> None:
+    wanted = f"  client_ca: {authority.certificate}\n  clients: [web-1]\n"
+    daemon = real(start, good, wanted)
+    foreign = Authority(folder, "Foreign").issue("web-1", client=True)
+    for name, words in (
+        (authority.issue("web-1", client=True), ""),
+        (authority.issue("web-2", client=True), "."),
+        (authority.issue("web-1", client=True, days=-1), "certificate expired"),
+        (foreign, "does not know the authority of this client's certificate"),
+        (None, "wants a certificate of this client"),
+    ):
+        shown = Tls(trust.ca, str(name.certificate), str(name.key)) if name else trust
+        if not words:
+            with Client(port=daemon.port, tls=shown) as client:
+                client.send("hello")
+            continue
+        with pytest.raises(NotConnected, match=words):
+            Client(port=daemon.port, tls=shown)
+    assert daemon.texts() == ["hello"]
+    assert b"@web-1 hello" in daemon.archive()
 
 
 @pytest.fixture

@@ -266,6 +266,14 @@ def test_the_readme_shows_the_library(msgd: Daemon) -> None:
     assert msgd.texts() == ["hello from Python", "one", "two\nlines", "a bell: \\x07"]
 
 
+def test_the_readme_shows_a_session(msgd: Daemon) -> None:
+    example = next(text for text in code("python") if "session=" in text)
+    program = example.replace("6743", str(msgd.port)).replace("        ...", "        pass")
+    for lines in (["one", "two"], ["one", "two", "three"]):
+        exec("from msgd.client import Client\n" + program, {"lines": lines})
+    assert msgd.texts() == ["one", "two", "three"]
+
+
 def test_the_readme_shows_the_handler(msgd: Daemon) -> None:
     example = next(text for text in code("python") if "MsgdHandler" in text)
     done = subprocess.run(
