@@ -241,6 +241,12 @@ def test_what_is_under_way_is_told() -> None:
     driver.quiet()
     assert driver.replies == b"PONGMESG a"
     assert not driver.protocol.unfinished
+    driver.feed(b"TERM x")
+    driver.take(driver.protocol.quiet(driver.form))
+    driver.take(driver.protocol.quiet(driver.form))  # nothing comes of that before the answer
+    assert driver.protocol.paused
+    driver.answer()
+    assert driver.replies == b"PONGMESG aPWNO"
     lines = Driver(100)
     lines.receive(b"PING\nMORE a\nMESG b")
     assert not lines.protocol.unfinished

@@ -116,7 +116,7 @@ class ServerProtocol:
 
     def quiet(self, form: Form) -> list[Event]:
         """The client has been quiet for long enough to end a bare message."""
-        if not isinstance(self._framing, BareFraming):
+        if self.paused or not isinstance(self._framing, BareFraming):
             return []
         return self._noted(self._framing.quiet(form))
 
