@@ -164,6 +164,15 @@ def test_the_socket_of_another_user_is_left_alone(start: Start, path: Path) -> N
     assert path.exists()
 
 
+def test_a_socket_that_nobody_asked_for_keeps_no_daemon_from_starting(
+    start: Start, path: Path
+) -> None:
+    path.write_text("mine")
+    daemon = start("", env={"RUNTIME_DIRECTORY": str(path.parent)})
+    assert f"{path}: File exists (what stands there is not a socket" in daemon.log
+    assert path.read_text() == "mine"
+
+
 def test_a_directory_that_is_missing(start: Start, tmp_path: Path) -> None:
     assert refused(start, tmp_path / "none" / "msgd.sock") == (
         "No such file or directory (the directory must be there)"

@@ -52,20 +52,21 @@ def bind(config: Config) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     port = config.port
     for address in config.listen:
+        is_path = address.startswith("/")
         try:
-            if address.startswith("/"):
-                sockets.append(LocalSocket(address))
-                continue
-            sockets.append(_listen(address, port))
+            sock = LocalSocket(address) if is_path else _listen(address, port)
         except OSError as error:
-            if config.listen_is_default and ":" in address and error.errno in _MISSING:
-                log.warning("%s: not on this machine; not listening there", address)
+            words = _words(address, error)
+            lacks_ipv6 = ":" in address and error.errno in _MISSING
+            if config.listen_is_default and (is_path or lacks_ipv6):
+                log.warning("%s: %s; not listening there", address, words)
                 continue
-            for sock in sockets:
-                sock.close()
-            where = address if address.startswith("/") else endpoint(address, port)
-            raise Fatal(f"cannot listen on {where}: {_words(address, error)}") from error
-        port = sockets[-1].getsockname()[1]
+            for other in sockets:
+                other.close()
+            where = address if is_path else endpoint(address, port)
+            raise Fatal(f"cannot listen on {where}: {words}") from error
+        sockets.append(sock)
+        port = port if is_path else sock.getsockname()[1]
     return sockets
 
 
