@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start, wait_for
-from tests.test_server import cpu_ticks, descriptors, rss
+from tests.lab.proc import cpu_seconds, descriptors, rss_bytes
 
 STOPPING = b"FAIL server is stopping\n"
 NOT_NOW = b"FAIL password cannot be verified now\n"
@@ -33,12 +33,12 @@ def reset(client: Client) -> None:
 def test_who_resets_while_it_waits_leaves_its_descriptor_and_its_place(msgd: Daemon) -> None:
     """However many of its network are gone: the next one is verified."""
     with msgd.line_client() as last:
-        before = descriptors(msgd)
+        before = descriptors(msgd.pid)
         guessers = [guess(msgd, number) for number in range(64)]
-        wait_for(lambda: descriptors(msgd) >= before + len(guessers))
+        wait_for(lambda: descriptors(msgd.pid) >= before + len(guessers))
         for guesser in guessers:
             reset(guesser)
-        wait_for(lambda: descriptors(msgd) <= before + 1)  # 1: the pipe of a verification
+        wait_for(lambda: descriptors(msgd.pid) <= before + 1)  # 1: the pipe of a verification
         assert last.ask(b"TERM one more\n") == b"PWNO\n"
 
 
@@ -47,11 +47,11 @@ def test_who_closes_its_side_while_it_waits_is_answered_and_nothing_spins(msgd: 
         others = [stack.enter_context(guess(msgd, number)) for number in range(5)]
         half_closed = guess(msgd, 100, b"TERM again\nMESG behind it\n")
         half_closed.socket.shutdown(socket.SHUT_WR)
-        ticks = cpu_ticks(msgd)
+        used = cpu_seconds(msgd.pid)
         answers = half_closed.rest().removesuffix(b"MESG behind it\n").splitlines(keepends=True)
         assert len(answers) == 2
         assert set(answers) <= {b"PWNO\n", NOT_NOW}
-        assert cpu_ticks(msgd) - ticks < 100  # of the 200 or more that it waited
+        assert cpu_seconds(msgd.pid) - used < 1  # of the 2 or more that it waited
         assert {client.line() for client in others} <= {b"PWNO\n", NOT_NOW}
 
 
@@ -81,13 +81,13 @@ def test_what_waits_behind_a_password_costs_its_bytes_and_holds_up_nobody(start:
             for _ in range(20):
                 client.send(trusted * 128)
                 client.expect(trusted * 128)
-        before = rss(msgd)
+        before = rss_bytes(msgd.pid)
         for number, client in enumerate(clients):
             client.send(b"TERM %d\n" % number + behind)
         assert {client.line() for client in clients} == {b"PWNO\n"}
         with msgd.line_client() as other:
             assert other.ask(b"MESG served\n") == b"MESG served\n"
-        assert rss(msgd) - before < 16 << 20
+        assert rss_bytes(msgd.pid) - before < 16 << 20
         assert clients[0].read(1000) == b"FAIL unknown header\n" * 50
 
 

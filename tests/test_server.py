@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import shutil
@@ -18,21 +17,7 @@ import pytest
 
 from tests.conftest import PASSWORD, PASSWORD_HASH, Client, Daemon, Start, wait_for
 from tests.lab import tracing
-
-
-def cpu_ticks(daemon: Daemon) -> int:
-    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-def rss(daemon: Daemon) -> int:
-    """Resident memory, in bytes."""
-    return int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[1]) * 4096
-
-
-def descriptors(daemon: Daemon) -> int:
-    return len(os.listdir(f"/proc/{daemon.pid}/fd"))
-
+from tests.lab.proc import cpu_seconds, descriptors, rss_bytes
 
 LINE = b"MESG " + b"x" * 9994 + b"\n"
 
@@ -189,7 +174,7 @@ def test_networks_that_may_not_connect_are_closed_at_once(start: Start) -> None:
 
 
 def test_a_client_that_does_not_read_is_not_read_from(msgd: Daemon) -> None:
-    before = rss(msgd)
+    before = rss_bytes(msgd.pid)
     deaf = msgd.line_client()
     deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     deaf.socket.setblocking(False)
@@ -212,11 +197,11 @@ def test_a_client_that_does_not_read_is_not_read_from(msgd: Daemon) -> None:
             return False
 
         wait_for(is_stuck)
-        assert rss(msgd) - before < 24 << 20
-        ticks = cpu_ticks(msgd)
+        assert rss_bytes(msgd.pid) - before < 24 << 20
+        used = cpu_seconds(msgd.pid)
         time.sleep(1)  # the window in which its processor time is measured
         assert other.ask(b"PING\n") == b"PONG\n"
-        assert cpu_ticks(msgd) - ticks < 20
+        assert cpu_seconds(msgd.pid) - used < 0.2
     deaf.close()
 
 
@@ -227,9 +212,9 @@ def test_who_reads_slowly_after_the_last_word_costs_no_processor(start: Start) -
         msgd.wait_log("closed after a time-out")
         slow.socket.setblocking(True)
         wait_for(lambda: slow.read(1 << 16) and has_said_goodbye(slow), "the server's FIN")
-        ticks = cpu_ticks(msgd)
+        used = cpu_seconds(msgd.pid)
         time.sleep(1)  # the window in which its processor time is measured
-        assert cpu_ticks(msgd) - ticks < 20
+        assert cpu_seconds(msgd.pid) - used < 0.2
 
 
 def has_said_goodbye(client: Client) -> bool:
@@ -261,7 +246,7 @@ def test_who_reads_slowly_is_not_idle(start: Start) -> None:
 def test_who_is_half_closed_and_does_not_read_is_idle(start: Start, reload: bool) -> None:
     idle = "listen: 127.0.0.1\nlimits: {idle_seconds: 0.5}\n"
     msgd = start("listen: 127.0.0.1\n" if reload else idle)
-    before = descriptors(msgd)
+    before = descriptors(msgd.pid)
     with msgd.line_client() as deaf:
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         while not awaits_writing(msgd):  # with little to write, so that it still reads
@@ -271,7 +256,7 @@ def test_who_is_half_closed_and_does_not_read_is_idle(start: Start, reload: bool
         if reload:
             msgd.config.write_text(idle)
             msgd.signal(signal.SIGHUP)
-        wait_for(lambda: descriptors(msgd) == before, "its end")
+        wait_for(lambda: descriptors(msgd.pid) == before, "its end")
 
 
 def awaits_writing(msgd: Daemon) -> bool:
@@ -286,7 +271,7 @@ def awaits_writing(msgd: Daemon) -> bool:
 
 def test_resets_leave_nothing_behind(msgd: Daemon) -> None:
     with msgd.line_client() as client:
-        before = descriptors(msgd)
+        before = descriptors(msgd.pid)
         for opening in (b"", b"PI", b"PING", b"PING\nMESG a", b"PING\nMORE b\n", b"PINGMESG c"):
             for _ in range(10):
                 peer = msgd.connect()
@@ -294,7 +279,7 @@ def test_resets_leave_nothing_behind(msgd: Daemon) -> None:
                 linger = struct.pack("ii", 1, 0)  # close by a reset: socket(7), SO_LINGER
                 peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 peer.close()
-        wait_for(lambda: descriptors(msgd) == before)
+        wait_for(lambda: descriptors(msgd.pid) == before)
         assert client.ask(b"MESG alive\n") == b"MESG alive\n"
 
 
@@ -496,9 +481,9 @@ def test_an_idle_daemon_uses_no_processor(msgd: Daemon) -> None:
     half_closed = msgd.connect()
     half_closed.socket.shutdown(socket.SHUT_WR)
     assert half_closed.rest() == b""
-    ticks = cpu_ticks(msgd)
+    used = cpu_seconds(msgd.pid)
     assert clients[0].ask(b"TERM wrong\n") == b"PWNO\n"  # about a second passes here
-    assert cpu_ticks(msgd) - ticks < 20
+    assert cpu_seconds(msgd.pid) - used < 0.2
     for client in clients:
         client.close()
 

@@ -18,6 +18,7 @@ import pytest
 from tests.conftest import PASSWORD, PASSWORD_HASH, Daemon, Start
 from tests.lab.certificates import Authority, Certificate
 from tests.lab.client import Client
+from tests.lab.proc import rss_bytes
 from tests.lab.waiting import SECONDS, wait_for
 
 WAIT = ssl.SSLWantReadError, ssl.SSLWantWriteError
@@ -341,10 +342,6 @@ def _idle(place: Place, msgd: Daemon) -> list[Secure]:
 def test_an_idle_connection_takes_little_memory(place: Place) -> None:
     msgd = place.daemon()
     _idle(place, msgd)
-    before = rss(msgd.pid)
+    before = rss_bytes(msgd.pid)
     _idle(place, msgd)
-    assert (rss(msgd.pid) - before) / 200 < 40 << 10
-
-
-def rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    assert (rss_bytes(msgd.pid) - before) / 200 < 40 << 10
