@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from msgd.relay.blocks import Message
+from msgd.relay.blocks import PREFIX, Message, Part
 from msgd.relay.errors import Denied, Doubt
 from msgd.relay.options import Config
 
@@ -247,6 +247,16 @@ class Engine:
             base64.b64decode(found.get("data", "")),
         )
 
+    async def last_generation(self, part: Part) -> Message | None:
+        """The last message of a day, in whatever generation from this one on."""
+        if numbers(self.version) >= (2, 10):
+            return await self.last(f"{PREFIX}.{part.node}.{part.day}.*")
+        # nats-server 2.9.10 may crash when it is asked for a wildcard.
+        found = None
+        while (last := await self.last(part.subject)) is not None:
+            found, part = last, part._replace(generation=part.generation + 1)
+        return found
+
     async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
         """Put a message into the stream; its sequence. Raises ApiError, Doubt, Denied."""
         reply = await self.request(subject, data, headers)
@@ -372,15 +382,19 @@ def parse_headers(data: bytes) -> dict[str, str]:
     return headers
 
 
+def numbers(version: str) -> tuple[int, ...]:
+    """To compare versions by."""
+    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
+
+
 def version_warning(version: str) -> str:
     """What a server of this version cannot be trusted with; empty for a good one."""
-    numbers = tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
-    if numbers < (2, 10):
+    if numbers(version) < (2, 10):
         return (
             "does not know sync_interval: always: a power cut of all servers loses blocks that it "
             "has acknowledged; use 2.10.25 or newer"
         )
-    if (2, 10, 20) <= numbers <= (2, 10, 22):
+    if (2, 10, 20) <= numbers(version) <= (2, 10, 22):
         return "can lose a whole stream when it is stopped hard; use 2.10.25 or newer, now"
     return ""
 

@@ -21,9 +21,9 @@ from msgd.archive.final import FINAL, read_final
 from msgd.archive.source import Day
 from msgd.relay.blocks import (
     EXPECTED,
-    PREFIX,
     SOURCE,
     Finished,
+    Part,
     done_subject,
     headers,
     read_done,
@@ -118,10 +118,9 @@ class Ship:
 
         Of two that begin at the same time one gets an error here, as both expect no message.
         """
-        newest = await self._engine.last(f"{PREFIX}.{self._node}.>")
-        if newest is not None:
-            check_source(newest, self._node, self._source)
         told = await self._engine.last(done_subject(self._node))
+        if told is not None:
+            check_source(told, self._node, self._source)
         self._done = read_done(told.data) if told else {}
         self._done_sequence = told.sequence if told else 0
         for day, finished in self._unsaid.items():
@@ -187,7 +186,9 @@ class Ship:
         return self._file
 
     async def _resume(self, day: Day, done: Finished | None) -> Progress:
-        last = await self._engine.last(f"{PREFIX}.{self._node}.{day.day}.*")
+        last = await self._engine.last_generation(
+            Part(self._node, day.day, done.generation if done else 1)
+        )
         if last is not None:
             check_source(last, self._node, self._source)
         if day.plain:
