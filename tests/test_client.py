@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import threading
+from contextlib import suppress
 from math import inf, nan
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msgd.archive.records import Form
 from msgd.client import (
     Client,
     ConnectionLost,
@@ -25,7 +27,9 @@ from msgd.client import (
 )
 from msgd.client.inflight import Block, Pipeline
 from msgd.wire.client import ProtocolError
+from msgd.wire.events import Records
 from msgd.wire.headers import encode_message
+from msgd.wire.server import ServerProtocol
 from msgd.wire.text import escape
 from tests.conftest import PASSWORD, Daemon, Start
 from tests.scripted import Part, echo, greet, receive, says, scripted, silent
@@ -274,6 +278,7 @@ def test_receipts_that_nobody_asks_for_are_warned_of(msgd: Daemon) -> None:
         ({"host": []}, ValueError),
         ({"host": ["a", None]}, TypeError),
         ({"host": "a\0b"}, ValueError),
+        ({"host": "x\x1b[31m"}, ValueError),
         ({"host": "a:70000"}, ValueError),
         ({"host": "/" + "x" * 200}, ValueError),
         ({"timeout": None}, TypeError),
@@ -472,6 +477,52 @@ def test_the_pipeline_agrees_with_the_model(
     assert pipeline.idle
     assert pipeline.bytes_unanswered == 0
     assert pipeline.confirmed == sum(ok for _, ok in texts)
+
+
+any_texts = st.lists(
+    st.one_of(
+        st.binary(max_size=12),
+        st.sampled_from(
+            [b"a\r", b"\r\r", b"a\r\nb", b"\r\n", b"\xe2\x80", b"\xe2\x80\xae", b"\n\n"]
+        ),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(any_texts)
+def test_the_servers_echo_of_any_text_is_what_must_come_back(texts: list[bytes]) -> None:
+    server, form, pipeline = ServerProtocol(65536), Form("origin"), Pipeline()
+    wire = b"".join(map(encode_message, texts))
+    pipeline.add(Block(wire, len(texts)))
+    pipeline.sent(len(wire))
+    server.receive(b"PING\n", form)
+    events = server.receive(wire, form)
+    echo = b"".join(event.echo for event in events if isinstance(event, Records))
+    assert b"".join(answer.echo for answer in pipeline.receive(echo)) == echo
+    assert pipeline.confirmed == len(texts)
+
+
+@given(any_texts, st.data())
+def test_a_changed_echo_confirms_nothing_behind_the_change(
+    texts: list[bytes], data: st.DataObject
+) -> None:
+    wire = b"".join(map(encode_message, texts))
+    pipeline = Pipeline()
+    pipeline.add(Block(wire, len(texts)))
+    pipeline.sent(len(wire))
+    echo = escape(wire.replace(b"\r\n", b"\n"))
+    at = data.draw(st.integers(0, len(echo) - 1))
+    end = data.draw(st.integers(at, len(echo)))
+    other = data.draw(st.binary(max_size=3))
+    changed, found = echo[:at] + other + echo[end:], b""
+    with suppress(ProtocolError):
+        for start in range(0, len(changed), 3):
+            found += b"".join(a.echo for a in pipeline.receive(changed[start : start + 3]))
+    assert echo.startswith(found)
+    assert changed.startswith(found) or pipeline.refused
+    assert found.count(b"\nMESG") + found.startswith(b"MESG") == pipeline.confirmed
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -31,8 +31,9 @@ from msgd.client.errors import (
     Refused,
     SessionError,
 )
-from msgd.client.inflight import Answer, Pipeline, session_number
+from msgd.client.inflight import Answer, Pipeline
 from msgd.client.link import BLOCK_BYTES, Link, Patience
+from msgd.client.replies import one_line, one_reply, session_number
 from msgd.client.servers import PORT, Server, checked_seconds, checked_session, safe, servers
 from msgd.client.texts import Receipt, Source, Texts, as_bytes, receipts
 from msgd.wire.client import ProtocolError, Reply
@@ -53,10 +54,6 @@ __all__ = [
     "Refused",
     "receipts",
 ]
-
-# The replies that are one line, and whether a text belongs to each.
-_REPLIES = {PONG: False, PWOK: False, PWNO: False, PWIV: False, FAIL: True, SESS: True}
-_REPLY_BYTES = 1024
 
 _STRANGER = "what listens there is not msgd, check the port"
 
@@ -324,13 +321,13 @@ class Client:
                 if writable:
                     question = question[self._link.write(memoryview(question)) :]
                 if readable:
-                    line = _one_line(line + self._link.read())
+                    line = one_line(line + self._link.read())
                 if not patience.left and b"\n" not in line:
                     raise ConnectionLost(self._silent())
             line, _, surplus = line.partition(b"\n")
             if surplus:
                 self._close(f"the client is closed: {_STRANGER}")
-            return _reply(line)
+            return one_reply(line)
         except ProtocolError:
             self._close(f"the client is closed: {_STRANGER}")
             raise ConnectionLost(_STRANGER) from None
@@ -396,22 +393,6 @@ def _counted(error: ConnectionLost, pipeline: Pipeline) -> ConnectionLost:
     error.confirmed, error.refused = pipeline.confirmed, pipeline.refused
     error.unknown = pipeline.unknown
     return error
-
-
-def _one_line(data: bytes) -> bytes:
-    """The reply to one request, or its beginning, is one short line."""
-    if len(data.partition(b"\n")[0]) > _REPLY_BYTES:
-        raise ProtocolError
-    if not any(header.startswith(data[:4]) for header in _REPLIES):
-        raise ProtocolError
-    return data
-
-
-def _reply(line: bytes) -> Reply:
-    header, text = line[:4], line[5:]
-    if _REPLIES.get(header) != (line[4:5] == b" ") or len(line) == 5:
-        raise ProtocolError
-    return Reply(header, text)
 
 
 def checked_tls(tls: Tls | bool | None, choice: list[Server]) -> Tls | None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from msgd.client.errors import MsgdError, NotNow, SessionError
+from msgd.client.lines import bytes_of, count, last_message, message_end, same
+from msgd.client.replies import session_number
 from msgd.wire.client import ProtocolError
 from msgd.wire.headers import FAIL, MESG, SESS, TAKEN_OVER, TOO_LONG
 from msgd.wire.text import escape
@@ -102,7 +104,7 @@ class Pipeline:
         blocks = list(self._blocks)
         sent = self.answered + sum(block.messages for block in blocks[: self._next])
         for block in blocks[self._next : self._next + 1]:
-            sent += _count(MESG, block.wire, block.at, block.wire.rfind(b"\n", 0, self._at) + 1)
+            sent += count(MESG, block.wire, block.at, block.wire.rfind(b"\n", 0, self._at) + 1)
         return max(sent, self._sent) - self.answered
 
     @property
@@ -252,12 +254,12 @@ class Pipeline:
         if self._void or self._opening:
             raise ProtocolError  # nothing behind a refused message may be archived
         at = block.echo_at + self._got
-        end = at + _same(block.echo, at, data, start)
+        end = at + same(block.echo, at, data, start)
         done, messages = len(block.echo), block.messages
         if end < done:
             feed = block.echo.find(b"\n", at, end)
-            done = block.echo_at if feed < 0 else _last_message(block.echo, block.echo_at, end)
-            messages = _count(MESG, block.echo, block.echo_at, done)
+            done = block.echo_at if feed < 0 else last_message(block.echo, block.echo_at, end)
+            messages = count(MESG, block.echo, block.echo_at, done)
         self._got = end - done
         if messages:
             answers.append(self._confirm(block, messages, done))
@@ -284,7 +286,7 @@ class Pipeline:
         """How many messages of the first block are sent whole."""
         if self._next:
             return block.messages
-        return _count(MESG, block.wire, block.at, block.wire.rfind(b"\n", 0, self._at) + 1)
+        return count(MESG, block.wire, block.at, block.wire.rfind(b"\n", 0, self._at) + 1)
 
     def _take_line(self, data: bytes, start: int, answers: list[Answer]) -> int:
         """Take a FAIL or a SESS, or the beginning of one."""
@@ -332,7 +334,9 @@ class Pipeline:
 
     def _refuse(self, block: _Unanswered, messages: int, reason: str) -> Answer:
         answer = Answer(self.answered + 1, messages, b"", reason)
-        self._advance(block, messages, block.echo_at + _size(block.echo, block.echo_at, messages))
+        self._advance(
+            block, messages, block.echo_at + bytes_of(block.echo, block.echo_at, messages)
+        )
         self.refused += messages
         return answer
 
@@ -347,9 +351,9 @@ class Pipeline:
         rest = b""
         if self._next < len(blocks) and self._at:
             block = blocks[self._next]
-            end = max(block.at, _message_end(block.wire, self._at))
+            end = max(block.at, message_end(block.wire, self._at))
             rest = block.wire[self._at : end]
-            self._void += _count(MESG, block.wire, block.at, end)
+            self._void += count(MESG, block.wire, block.at, end)
         if blocks and not blocks[0].messages:
             self.bytes_unanswered -= len(self._blocks.popleft().wire)
         self._next, self._at = 0, self._blocks[0].at if self._blocks else 0
@@ -388,7 +392,7 @@ class Pipeline:
             messages = min(block.messages, self._known - self.answered)
             if messages > 0:
                 first = self.answered + 1
-                size = _size(block.echo, block.echo_at, messages)
+                size = bytes_of(block.echo, block.echo_at, messages)
                 echo = block.echo[block.echo_at : block.echo_at + size]
                 already = first <= self.already
                 self._told.append(Answer(first, messages, echo, already=already))
@@ -404,7 +408,7 @@ class Pipeline:
         if block.echo is block.wire:
             block.at = echo_at
         else:
-            block.at += _size(block.wire, block.at, messages)
+            block.at += bytes_of(block.wire, block.at, messages)
         block.echo_at = echo_at
         block.messages -= messages
         self._drop_answered()
@@ -414,51 +418,3 @@ class Pipeline:
         if self._next > 0 and not self._blocks[0].messages:
             self.bytes_unanswered -= len(self._blocks.popleft().wire)
             self._next -= 1
-
-
-def session_number(digits: bytes) -> int:
-    """The number that a SESS tells; raises `ProtocolError`."""
-    if not digits.isdigit() or len(digits) > 19 or (digits.startswith(b"0") and len(digits) > 1):
-        raise ProtocolError
-    return int(digits)
-
-
-def _same(expected: bytes, at: int, data: bytes, start: int) -> int:
-    """How many bytes of the data are what is expected there, up to a FAIL; else `ProtocolError`."""
-    size = min(len(expected) - at, len(data) - start)
-    piece = data if size == len(data) else data[start : start + size]
-    if expected.startswith(piece, at):
-        return size
-    size = piece.find(b"\nF") + 1  # no line of an echo begins so
-    if not size or not expected.startswith(piece[:size], at):
-        raise ProtocolError
-    return size
-
-
-def _count(header: bytes, data: bytes, start: int, end: int) -> int:
-    """How many of these lines begin with the header; no text holds a line feed."""
-    return data.startswith(header, start, end) + data.count(b"\n" + header, start, end)
-
-
-def _last_message(data: bytes, start: int, end: int) -> int:
-    """Where the last message ends of those that are whole between the two."""
-    end = data.rfind(b"\n", start, end) + 1
-    if end <= start:
-        return start
-    last = max(data.rfind(b"\n" + MESG, start, end) + 1, start)
-    return data.index(b"\n", last) + 1 if data.startswith(MESG, last) else start
-
-
-def _message_end(data: bytes, at: int) -> int:
-    """Where the message ends of which the byte before `at` is a part."""
-    line = data.rfind(b"\n", 0, at - 1) + 1
-    while not data.startswith(MESG, line):
-        line = data.index(b"\n", line) + 1
-    return data.index(b"\n", line) + 1
-
-
-def _size(data: bytes, start: int, messages: int) -> int:
-    """How many bytes the first messages take, of the lines that begin here."""
-    lines = data[start:]
-    last = (b"\n" + lines).split(b"\n" + MESG, messages)[-1]
-    return len(lines) - len(last) + last.index(b"\n") + 1
