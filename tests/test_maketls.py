@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shlex
 import stat
@@ -173,6 +174,21 @@ def test_the_files_belong_to_the_directory_s_owner(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, 12345)
     make(tmp_path, "localhost")
     assert {path.stat().st_uid for path in tmp_path.iterdir()} == {12345}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory away")
+def test_the_package_s_user_can_read_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a new directory at once; of one that root has made, when the hint is followed."""
+    user = pwd.struct_passwd(("msgd", "x", 4242, 4242, "", "/", "/bin/false"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: user)
+    out = maketls.make_server(str(tmp_path / "new"), ["localhost"])
+    assert (tmp_path / "new" / "server.key").stat().st_uid == 4242
+    assert "chown" not in out
+    (tmp_path / "old").mkdir()
+    out = maketls.make_server(str(tmp_path / "old"), ["localhost"])
+    assert f"\nchown msgd {tmp_path}/old/server.key\n" in out
 
 
 def test_without_openssl(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from msgd.config.values import show
@@ -130,10 +130,9 @@ class _Folder(NamedTuple):
             return
         os.mkdir(self.directory)
         os.chmod(self.directory, 0o755)
-        with suppress(KeyError):  # of the package: then its daemon can read the key
-            if os.geteuid() == 0:
-                user = pwd.getpwnam("msgd")
-                os.chown(self.directory, user.pw_uid, user.pw_gid)
+        user = _service()
+        if user is not None:
+            os.chown(self.directory, user.pw_uid, user.pw_gid)
 
 
 class _Workshop:
@@ -214,6 +213,14 @@ class _Workshop:
 _NEW_KEY = ("-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256")
 
 
+def _service() -> pwd.struct_passwd | None:
+    """The user as whom the package's daemon runs, if root asks and there is one."""
+    try:
+        return pwd.getpwnam("msgd") if os.geteuid() == 0 else None
+    except KeyError:
+        return None
+
+
 def _serial() -> str:
     return f"0x{secrets.randbits(120):030x}"
 
@@ -238,10 +245,15 @@ def _for_server(folder: _Folder, hosts: list[str]) -> str:
     tries = "".join(
         f"msgctl -H {shlex.quote(host)} --tls --ca {authority} ping -c 1\n" for host in hosts
     )
+    key = folder.path("server.key")
+    user, hint = _service(), ""
+    if user is not None and os.stat(key).st_uid != user.pw_uid:
+        hint = "# The service, which runs as the user msgd, cannot read the key yet:\n"
+        hint += f"chown msgd {shlex.quote(key)}\n\n"
     return f"""\
-# For msgd.yaml; then reload msgd. It must be able to read the key.
+{hint}# For msgd.yaml; then reload msgd:
 tls.certificate: {show(folder.path("server.pem"))}
-tls.key: {show(folder.path("server.key"))}
+tls.key: {show(key)}
 
 # For clients, which need a copy of {folder.path("ca.pem")} (it is no secret):
 {tries}
