@@ -139,8 +139,8 @@ class StateFile:
             if state.sync == "never":
                 self._sync(os.path.join(self._directory, state.name), os.O_RDONLY)
             self._replace(data)
-        except (OSError, MemoryError) as error:
-            self._warn(getattr(error, "strerror", None) or "no memory")
+        except (OSError, MemoryError, ValueError) as error:
+            self._warn(getattr(error, "strerror", None) or str(error) or "no memory")
         else:
             self._written, self._trouble = data, ""
 
