@@ -375,3 +375,17 @@ def test_an_option_between_words_is_not_dropped_in_silence(msgd: Daemon) -> None
 def test_a_server_that_does_not_answer_is_named_with_its_time() -> None:
     with scripted(silent) as port:
         fails(msgctl("send", "--timeout", "1", "-p", port, "a"), 69, "no answer for 1 second")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [("KeyError('x')", "a bug in msgctl: KeyError: 'x'"), ("MemoryError", "not enough memory")],
+)
+def test_what_nobody_has_foreseen_is_one_line(tmp_path: Path, error: str, said: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import msgd.ctl.settings as its\n"
+        f"def broken(*_): raise {error}\n"
+        "its.Server.connect = broken\n"
+    )
+    for verb in (["ping"], ["send", "-q", "-"], ["terminate", "--password-stdin"]):
+        fails(msgctl(*verb, PYTHONPATH=str(tmp_path)), 1, re.escape(said))

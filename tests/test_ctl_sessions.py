@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from msgd.archive.reader import read_days
 from tests.campaign import sessions
-from tests.conftest import Start
-from tests.ctl import fails, msgctl
+from tests.conftest import SECONDS, Daemon, Start
+from tests.ctl import Terminal, ends, fails, msgctl, start_send, terminal_fixture  # noqa: F401
 from tests.scripted import Part, greet, receive, scripted
 
 
@@ -173,3 +174,81 @@ def test_run_again_until_it_succeeds_under_kills_of_both_ends(start: Start, tmp_
         start, folder, lambda so_far: so_far.breaks < 6, seed=7, lines=15_000, longest=0.03
     )
     assert outcome.lines > 0
+
+
+def sent(msgd: Daemon) -> list[tuple[str, int, str]]:
+    """Session, number and text of each record."""
+    return [
+        (record.session.decode(), record.number, record.text.decode())
+        for record in read_days(msgd.log_directory)
+    ]
+
+
+def test_a_file_that_grows(msgd: Daemon, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.write_text("a\nb\x07\n")
+    command = ["send", "--session", "nightly", "-p", msgd.port]
+    assert msgctl(*command, "-f", lines).stdout == "a\nb\\x07\n"
+    again = msgctl(*command, stdin=lines.read_bytes())
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "session nightly: 2 were there already" in again.stderr
+    with lines.open("a") as file:
+        file.write("c\nd")
+    assert msgctl(*command, "-q", "-f", lines).returncode == 0
+    assert sent(msgd) == [
+        ("nightly", 1, "a"), ("nightly", 2, "b\\x07"), ("nightly", 3, "c"), ("nightly", 4, "d")
+    ]  # fmt: skip
+    lines.write_text("a\n")
+    fails(msgctl(*command, "-q", "-f", lines), 1, "holds 4 messages, and there are only 1 here")
+
+
+def test_a_refused_message_keeps_its_number(msgd: Daemon) -> None:
+    command = ["send", "--session", "x", "-p", msgd.port]
+    lines = b"a\n%b\nc\n" % (b"x" * 100_000)
+    done = msgctl(*command, stdin=lines)
+    assert (done.returncode, done.stdout) == (1, "a\nc\n")
+    assert "line 2: refused: message too long" in done.stderr
+    done = msgctl(*command, stdin=lines + b"d\n")
+    assert (done.returncode, done.stdout) == (0, "d\n")
+    assert sent(msgd) == [("x", 1, "a"), ("x", 3, "c"), ("x", 4, "d")]
+
+
+def test_whole_files_in_a_session(msgd: Daemon, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("a\nb\n")
+    second.write_text("c\n")
+    command = ["send", "--session", "x", "--whole", "-p", msgd.port]
+    assert msgctl(*command, "-f", first).returncode == 0
+    done = msgctl(*command, "--json", "-f", first, "-f", second)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"file": str(first), "status": "confirmed", "text": "a\nb", "already": True},
+        {"file": str(second), "status": "confirmed", "text": "c"},
+        {"confirmed": 2, "refused": 0, "unknown": 0, "already": 1},
+    ]
+    assert sent(msgd) == [("x", 1, "a\nb"), ("x", 2, "c")]
+
+
+def test_a_session_that_is_taken_over(msgd: Daemon) -> None:
+    process, stdin, stdout = start_send("--session", "x", "--retry", "60", "-p", msgd.port)
+    stdin.write(b"a\n")
+    stdin.flush()
+    assert stdout.readline() == b"a\n"
+    assert msgctl("send", "--session", "x", "-p", msgd.port, stdin=b"a\nb\n").stdout == "b\n"
+    out, errors = process.communicate(b"b\n", timeout=SECONDS)
+    assert (process.returncode, out) == (1, b"")
+    assert b"taken over by another client" in errors
+    assert msgd.texts() == ["a", "b"]
+
+
+def test_the_bar_begins_where_the_work_begins(
+    msgd: Daemon, terminal: Terminal, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines"
+    half = b"".join(b"%010d\n" % number for number in range(50_000))
+    lines.write_bytes(half)
+    command = ["send", "-q", "--session", "x", "-p", msgd.port, "-f", lines]
+    assert msgctl(*command).returncode == 0
+    lines.write_bytes(half * 2)
+    status, said = ends(terminal(*command))
+    assert status == 0
+    assert int(re.findall(r"(\d+)%", said)[0]) >= 50

@@ -190,3 +190,15 @@ def test_a_terminal_that_goes_while_the_password_is_asked(msgd: Daemon) -> None:
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert errors == b"msgctl: interrupted\n"
+
+
+def test_a_conversation_without_readline(msgd: Daemon, terminal: Terminal, tmp_path: Path) -> None:
+    """Editing lines is a convenience."""
+    (tmp_path / "readline.py").write_text("raise ImportError")
+    at = terminal("send", "-p", msgd.port, NO_COLOR="1", PYTHONPATH=str(tmp_path))
+    at.expect("msgd> ")
+    at.sendline("a")
+    at.expect("a\r\na\r\n")
+    at.expect("msgd> ")
+    at.sendcontrol("d")
+    assert ends(at)[0] == 0

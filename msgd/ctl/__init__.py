@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from msgd.ctl.exits import interrupted
+from msgd.ctl.exits import interrupted, of_error
 from msgd.ctl.streams import open_standard_streams
 
 
@@ -21,4 +21,6 @@ def main() -> None:
         status = run()
     except KeyboardInterrupt as error:
         status = interrupted(error)
+    except MemoryError as error:  # already while it is loaded
+        status = of_error(error)
     sys.exit(status)

@@ -120,8 +120,11 @@ def _echoes_apart() -> Iterator[TextIO]:
         yield sys.stdout
         return
     _check_readers(1)
+    try:
+        terminal = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY)
+    except OSError:  # none that is ours: then it is the one that is read from
+        terminal = os.dup(0)
     echoes = os.dup(1)
-    terminal = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY)
     os.dup2(terminal, 1)
     os.close(terminal)
     try:

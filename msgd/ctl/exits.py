@@ -67,26 +67,24 @@ def unless_closed(verb: Callable[[], int]) -> int:
 
 
 def of_error(error: Exception) -> int:
-    """Say what went wrong, in one line; the exit status. Raises the error where it is a bug."""
-    from msgd.client import MsgdError, Refused
-
+    """Say what went wrong, in one line; the exit status."""
     match error:
-        case Refused():
-            status = REFUSED
-        case MsgdError():
-            status = UNAVAILABLE
+        case MemoryError():
+            complain("not enough memory")
+            return REFUSED
         case OSError():
             complain(words(error))
             return REFUSED
         case BadSetting():
-            status = USAGE
-        case MemoryError():
-            complain("not enough memory")
-            return REFUSED
-        case _:
-            raise error
-    complain(str(error))
-    return status
+            complain(str(error))
+            return USAGE
+    from msgd.client import MsgdError, Refused
+
+    if isinstance(error, MsgdError):
+        complain(str(error))
+        return REFUSED if isinstance(error, Refused) else UNAVAILABLE
+    complain(f"a bug in msgctl: {type(error).__name__}: {error}")
+    return REFUSED
 
 
 def seconds(number: float) -> str:

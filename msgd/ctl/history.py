@@ -10,11 +10,16 @@ _LINES = 1000
 
 
 class History:
-    """While it is entered, input() edits lines, and remembers them."""
+    """While it is entered, input() edits lines, and remembers them, where it can."""
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
 
     def __enter__(self) -> None:
-        import readline
-
+        try:
+            import readline
+        except ImportError:  # Python was built without it
+            return
         from msgd.config.options import state_directory
 
         self._readline = readline
@@ -33,8 +38,10 @@ class History:
 
     def __exit__(self, *error: object) -> None:
         """Add what was typed here: another conversation may have added its own meanwhile."""
+        if self._file is None:
+            return
         typed = self._readline.get_current_history_length() - self._known
-        if self._file is None or typed <= 0:
+        if typed <= 0:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)

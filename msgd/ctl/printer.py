@@ -48,7 +48,8 @@ class Printer:
         last = answer.first + answer.messages - 1
         if answer.already:
             self._progress.begin(bytes_done, last)
-        self._progress.show(bytes_done, last)
+        else:
+            self._progress.show(bytes_done, last)
 
     def finish(self, counts: dict[str, int], well: bool) -> None:
         """The last line, where there was more than one message or not all went well."""
