@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from msgd.wire.client import ClientProtocol, ProtocolError, Reply
 from msgd.wire.events import Close, Records, Terminate
-from msgd.wire.headers import HEADERS, encode_lines, encode_message, request
+from msgd.wire.headers import HEADERS, encode_message, request
 from tests.driver import Driver, cut
 from tests.model import Model
 
@@ -497,7 +497,7 @@ def test_the_client_understands_whatever_the_server_says(
 @given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), min_size=1))
 def test_what_is_encoded_is_taken_apart_again(lines: list[bytes]) -> None:
     several, one = Driver(1000), Driver(1000)
-    several.receive(b"PING\n" + encode_lines(lines))
+    several.receive(b"PING\n" + b"".join(map(encode_message, lines)))
     assert several.messages == len(lines)
     one.receive(b"PING\n" + encode_message(b"\n".join(lines)))
     assert one.messages == 1

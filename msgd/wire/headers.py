@@ -5,7 +5,6 @@ msgd-protocol(7) is the reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from msgd.wire.text import is_plain
@@ -62,11 +61,6 @@ def encode_message(text: bytes) -> bytes:
     head, feed, last = text.rpartition(b"\n")
     more = b"MORE " + head.replace(b"\n", b"\nMORE ") + b"\n" if feed else b""
     return more + b"MESG " + last + b"\n"
-
-
-def encode_lines(lines: Iterable[bytes]) -> bytes:
-    """Each of these lines (without its line feed) as a message of its own, in line framing."""
-    return b"".join(map(b"MESG %b\n".__mod__, lines))
 
 
 def request(header: bytes, argument: bytes | None = None) -> bytes:

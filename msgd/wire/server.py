@@ -50,7 +50,7 @@ class ServerProtocol:
 
     def receive(self, data: bytes, form: Form) -> list[Event]:
         """Take bytes from the client, cut anywhere."""
-        if self.paused:
+        if self._asked is not None or self._rest:
             self._rest += data
             return []
         if self._framing is None:
@@ -62,7 +62,7 @@ class ServerProtocol:
 
     def _noted(self, events: list[Event]) -> list[Event]:
         last = events[-1] if events else None
-        self._asked = last if isinstance(last, Terminate | Open) else None
+        self._asked = last if isinstance(last, _NEEDS_ANSWER) else None
         return events
 
     def _greet(self, data: bytes, form: Form) -> list[Event]:
@@ -159,4 +159,5 @@ class ServerProtocol:
         self._session.take_over(TAKEN_OVER)
 
 
+_NEEDS_ANSWER = (Terminate, Open)
 _CAPITAL = re.compile(rb"[A-Z]")
