@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ from msgd.relay.errors import Denied
 from msgd.relay.following import BATCH, Consumer, Gap, Numbers, Order, from_sequence
 from msgd.relay.options import load
 from msgd.relay.program import Program
+from msgd.relay.ship import Ship
 from msgd.relay.shipping import Progress, resume, sums
 
 DAY = "2026-11-20"
@@ -383,3 +385,40 @@ def test_the_collector_reads_on_behind_a_gap(tmp_path: Path) -> None:
     starts = [body["config"].get("opt_start_seq", 1) for _, body in script.asked if body]
     assert starts == [1, 2]
     assert (tmp_path / "a" / "2026-11-20.log").read_bytes() == b"xxxx"
+
+
+class Unconnected:
+    """An engine that ship never asks."""
+
+    version = "2.15.1"
+
+
+def make_ship(tmp_path: Path, keep_days: int) -> Ship:
+    config = load(None)._replace(archive=str(tmp_path), keep_days=keep_days)
+    return Ship(config, cast(Engine, Unconnected()), Program(None))
+
+
+def test_ship_says_what_retention_will_delete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    today = date.today()
+    days = [(today - timedelta(ago)).isoformat() for ago in (9, 8, 5, 1)]
+    for day in days:
+        (tmp_path / f"{day}.log").write_bytes(b"x")
+
+    async def scan() -> list[str]:
+        ship = make_ship(tmp_path, keep_days=9)
+        found = ship._scan(today.isoformat())
+        ship._scan(today.isoformat())  # says nothing twice
+        (tmp_path / f"{days[0]}.log").unlink()
+        ship._scan(today.isoformat())
+        return found
+
+    assert asyncio.run(scan()) == days
+    unshipped = "log: has not been shipped wholly, and msgd's keep_days of 9 deletes it"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{days[0]}.{unshipped} at the next midnight",
+        f"{days[1]}.{unshipped} in 2 days",
+        f"{days[0]}.log: was deleted before all of it was shipped; "
+        "what is missing cannot be shipped any more",
+    ]

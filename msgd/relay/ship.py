@@ -262,9 +262,10 @@ class Ship:
     def _warn(self, days: list[str]) -> None:
         for day in days:
             if (left := self._days_left(day)) is not None and left <= _WARN_DAYS:
+                when = "at the next midnight" if left <= 1 else f"in {left} days"
                 self._say_once(
                     f"{day}.log: has not been shipped wholly, and msgd's keep_days of "
-                    f"{self._keep_days} deletes it in {max(left, 0)} days"
+                    f"{self._keep_days} deletes it {when}"
                 )
 
     def _days_left(self, day: str) -> int | None:

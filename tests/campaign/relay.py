@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from msgd.archive.reader import read_days
+from tests.lab.cut import Network
 from tests.lab.daemon import Daemon
 from tests.lab.nats import NatsServer, cluster, free_ports
 from tests.lab.relay import Relay
@@ -116,7 +117,8 @@ class World:
             server.start(wait=False)
         for server in self.servers:
             server.wait()
-        urls = ", ".join(server.url for server in self.servers)
+        self.networks = [Network(server.port) for server in self.servers]
+        urls = ", ".join(f"nats://127.0.0.1:{network.port}" for network in self.networks)
         self.collected = folder / "collected"
         self._collect_config = (
             f"servers: [{urls}]\ncollect:\n  directory: {self.collected}\n"
@@ -141,6 +143,7 @@ class World:
             lambda: self._kill_servers([self.chance.choice(self.servers)]),
             lambda: self._kill_servers(self.servers),
             lambda: self._freeze(node),
+            self._cut,
             lambda: self._second(node),
         ]
         self.chance.choice(what)()
@@ -161,6 +164,15 @@ class World:
         process.send_signal(signal.SIGSTOP)
         time.sleep(self.chance.uniform(0.1, 8 if process is node.ship.process else 2))
         process.send_signal(signal.SIGCONT)
+
+    def _cut(self) -> None:
+        """The network between the relays and their servers is away, or some of it."""
+        cut = self.chance.sample(self.networks, self.chance.randint(1, len(self.networks)))
+        for network in cut:
+            network.cut()
+        time.sleep(self.chance.choice([0.1, 1, 8]))
+        for network in cut:
+            network.heal(drop=self.chance.random() < 0.5)
 
     def _second(self, node: Node) -> None:
         """A relay that was thought dead, and a collector that must stay out."""
@@ -223,6 +235,8 @@ class World:
             relay.kill()
         for server in self.servers:
             server.kill()
+        for network in self.networks:
+            network.stop()
 
 
 def _again(relay: Relay) -> None:
