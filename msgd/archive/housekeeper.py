@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgd.archive.days import elapsed
+from msgd.process import children
 
 if TYPE_CHECKING:
     import subprocess
@@ -138,6 +139,7 @@ class Housekeeper:
         assert child.stdout is not None
         os.set_blocking(child.stdout.fileno(), False)
         self._child, self._said = child, b""
+        children.own.add(child.pid)
 
     def _read(self, child: subprocess.Popen[bytes]) -> bool:
         """Log the lines that it has said by now. It waits for us, and we never for it.
@@ -161,4 +163,5 @@ class Housekeeper:
     def _close(self, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None
         child.stdout.close()
+        children.own.discard(child.pid)
         self._child = None
