@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from msgd.client import Client
+from msgd.client.inflight import Answer, Block, Pipeline
 from msgd.client.tls import Tls
 from msgd.handler import MsgdHandler
 from tests.conftest import Daemon, Start, wait_for
@@ -29,6 +30,7 @@ from tests.tls_server import over_tls
 PROGRAM = """
 import logging, os, sys
 from msgd.client import Client
+from msgd.client.inflight import Answer, Block, Pipeline
 from msgd.client.tls import Tls
 from msgd.handler import MsgdHandler
 handler = MsgdHandler(port=int(sys.argv[1]), timeout=0.5)
@@ -311,6 +313,35 @@ def test_no_error_ends_the_thread(
     assert msgd.texts() == ["one", "two"]
     assert not errors
     assert f"{error.__name__}: it broke" in capsys.readouterr().err
+
+
+def test_an_error_in_the_middle_of_a_batch_loses_nothing(
+    msgd: Daemon, log: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever memory is short: in handing a batch over, or while its answers come."""
+    add, receive, errors = Pipeline.add, Pipeline.receive, ["add", "receive", "add", "receive"]
+
+    def short(step: str) -> None:
+        if errors and errors[-1] == step:
+            errors.pop()
+            raise MemoryError
+
+    def short_add(pipeline: Pipeline, block: Block) -> None:
+        short("add")
+        add(pipeline, block)
+
+    def short_receive(pipeline: Pipeline, data: bytes) -> list[Answer]:
+        short("receive")
+        return receive(pipeline, data)
+
+    monkeypatch.setattr(Pipeline, "add", short_add)
+    monkeypatch.setattr(Pipeline, "receive", short_receive)
+    handler = handle(log, msgd.port)
+    for number in range(4):
+        log.info("record %d", number)
+        handler.flush()
+    assert not errors
+    assert msgd.texts() == [f"record {number}" for number in range(4)]
 
 
 def test_what_waits_is_bounded_in_bytes(

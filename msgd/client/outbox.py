@@ -192,6 +192,7 @@ class _Sender:
     def _begin_session(self) -> None:
         self._session: str | None = secrets.token_hex(12)
         self._pipeline = Pipeline()
+        self._handed_over = False  # whether the batch is in the pipeline
 
     @property
     def busy(self) -> bool:
@@ -204,30 +205,37 @@ class _Sender:
 
     def begin(self, batch: list[bytes], generation: int) -> None:
         self._batch, self._generation = batch, generation
-        self._prepare()
+        self._handed_over = False
 
-    def _prepare(self) -> None:
-        wire = b"".join(map(encode_message, self._batch))
-        self._pipeline.add(Block(wire, len(self._batch)))
+    def _hand_over(self) -> None:
+        """Give the batch to the pipeline, once, even where memory was short the first time."""
+        if not self._handed_over:
+            wire = b"".join(map(encode_message, self._batch))
+            self._pipeline.add(Block(wire, len(self._batch)))
+            self._handed_over = True
 
     def send(self) -> None:
         """Send the batch; raises `MsgdError` where that has to be tried again."""
         try:
+            self._hand_over()
             if self._client is None or self._client.closed:
                 self._client = self._connect(self._session)
             for answer in self._client.transmit(self._pipeline, _Nothing()):
-                size = sum(map(len, self._batch[: answer.messages]))
-                del self._batch[: answer.messages]
                 if answer.refusal is not None:
                     self._speech.lost(answer.messages, answer.refusal)
-                self._outbox.answered(answer.messages, size, self._generation)
+                self._answered(answer.messages)
+            self._answered(len(self._batch))  # an error may have eaten an answer: all have theirs
         except NoSessions:
             self._session = None  # as well as it goes
         except SessionError:
             self.disconnect()
             self._begin_session()
-            self._prepare()
             raise
+
+    def _answered(self, records: int) -> None:
+        size = sum(map(len, self._batch[:records]))
+        del self._batch[:records]
+        self._outbox.answered(records, size, self._generation)
 
     def disconnect(self) -> None:
         if self._client is not None:
