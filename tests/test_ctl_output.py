@@ -132,6 +132,15 @@ def test_an_eight_bit_locale_gets_its_own_bytes(msgd: Daemon) -> None:
         assert done.stdout == {"é €": b"\xe9 \\u20ac\n", "ś": b"\\u015b\n"}[words[0]]
 
 
+@pytest.mark.parametrize("reply", [b"MESG \x1b[2J\n", b"FAIL \x1b[2J\xc2\x9b\n", b"MESG \xff\n"])
+def test_a_reply_from_a_stranger_steers_no_terminal_behind_a_pipe(reply: bytes) -> None:
+    for text in ("a", "\x1b[2J"):
+        with scripted(says(reply)) as port:
+            done = msgctl("send", "-p", port, text)
+        assert done.returncode in (1, 69)
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.stdout + done.stderr)
+
+
 # What is only shown
 
 

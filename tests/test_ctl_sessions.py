@@ -252,3 +252,19 @@ def test_the_bar_begins_where_the_work_begins(
     status, said = ends(terminal(*command))
     assert status == 0
     assert int(re.findall(r"(\d+)%", said)[0]) >= 50
+
+
+def test_a_session_stays_with_its_server() -> None:
+    """Of two places only that one can say what it has."""
+    first = session(0, (b"MESG a\nMESG b\n", b"MESG a\n"))
+    second = session(1, (b"MESG b\n", b"MESG b\n"))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = listener.getsockname()[1]
+        with scripted(first, second) as port:
+            at = f"127.0.0.1:{port},127.0.0.1:{here}"
+            done = msgctl("send", "--retry", "20", "-H", at, stdin=b"a\nb\n")
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert (done.returncode, done.stdout) == (0, "a\nb\n")

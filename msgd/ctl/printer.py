@@ -13,7 +13,6 @@ from msgd.ctl.exits import BROKEN_PIPE, REFUSED
 from msgd.ctl.progress import NoProgress, progress
 from msgd.ctl.sources import Files, Text
 from msgd.ctl.streams import complain, discard_output, say_bytes
-from msgd.wire.text import escape
 
 _TEXT = itemgetter(slice(5, None))  # of a line: what is behind MESG or MORE and the space
 
@@ -85,8 +84,9 @@ class Printer:
             self._print(_json_line({**position, "status": "refused", "reason": reason}))
 
     def _texts(self, answer: Answer) -> bytes:
-        # msgd sends no control characters, but what is it that listens there?
-        return b"".join(map(_TEXT, BytesIO(escape(answer.echo))))
+        # Whatever listens there: an echo that is not what the text rules make of the message
+        # is none for the library. So nothing in it steers a terminal, behind a pipe neither.
+        return b"".join(map(_TEXT, BytesIO(answer.echo)))
 
     def _json_lines(self, answer: Answer) -> bytes:
         return b"".join(map(_json_line, self._objects(answer)))

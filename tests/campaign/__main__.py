@@ -109,7 +109,9 @@ def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
 
 def _sessions(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     end = time.monotonic() + seconds
-    return sessions.campaign(start, folder, lambda _: time.monotonic() < end, seed, lines=200_000)
+    return sessions.campaign(
+        start, folder, lambda _: time.monotonic() < end, seed, lines=20_000, longest=0.05
+    )
 
 
 def _relay(start: Starter, folder: Path, seconds: float, seed: int) -> object:
