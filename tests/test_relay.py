@@ -16,6 +16,7 @@ from msgd.relay.engine import Engine
 from msgd.relay.errors import Denied
 from msgd.relay.options import load
 from tests.campaign import relay as chaos
+from tests.lab import creds
 from tests.lab.certificates import Authority
 from tests.lab.nats import NatsServer, find_server, free_ports
 from tests.lab.relay import Relay
@@ -361,6 +362,23 @@ def test_tls(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
     alone = bench.run("ship", f"{url}tls:\n  ca: {ours.certificate}", name="alone")
     alone.wait_log("trying again")  # the server wants our certificate, and only closes
     assert [relay.stop() for relay in relays] == [0, 0]
+
+
+def test_credentials(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    pytest.importorskip("nkeys")
+    config, good, foreign = creds.make()
+    bench = make_bench(config)
+    for name, text in ("good", good), ("foreign", foreign):
+        (tmp_path / f"{name}.creds").write_text(text)
+    bench.write("2026-11-22", lines(22, 5))
+    more = f"credentials: {tmp_path}/good.creds"
+    relays = [bench.run("collect", more), bench.run("ship", more)]
+    bench.wait_copy("2026-11-22.log", lines(22, 5))
+    assert [relay.stop() for relay in relays] == [0, 0]
+    for name, words in (("foreign", "does not accept user"), ("none", "none.creds: No such file")):
+        wrong = bench.run("ship", f"credentials: {tmp_path}/{name}.creds", name=name)
+        assert wrong.wait() == 78
+        assert words in wrong.log
 
 
 async def publish(url: str, subject: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import importlib.util
 import itertools
 import json
 import logging
@@ -421,12 +422,10 @@ def _explain(server: str, error: Exception) -> Exception:
 
 
 def _credentials(path: str) -> str:
-    try:
-        import nkeys  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("nkeys") is None:
         raise Denied(
             "nkeys is not installed, and a credentials file needs it: pip install 'nats-py[nkeys]'"
-        ) from None
+        )
     try:
         with open(path, "rb"):
             return path
