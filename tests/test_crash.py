@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,43 @@ def test_power_cut_on_a_real_file_system(start: Start, tmp_path: Path) -> None:
     cuts, tested = loop.campaign(start, tmp_path / "loop", lambda cuts: cuts < 3, seed=4)
     assert cuts == 3
     assert tested > 0
+
+
+# How one msgd ends, and when the next one starts.
+LIVES = [
+    ("2026-03-01", "2026-03-02", "stopped"),  # over midnight
+    ("2026-03-02", "2026-03-02", "killed"),
+    ("2026-03-02", "2026-03-04", "killed"),
+    ("2026-03-03", "2026-03-01", "killed"),  # the clock is set back, to a day that is compressed
+    ("2026-03-05", "2026-03-06", "killed, and the state is lost"),
+    ("2026-03-01", "2026-03-07", "stopped, and today's file is moved away"),
+    ("2026-03-07", "2026-03-08", "killed"),
+]
+
+
+@pytest.mark.skipif(fake.LIBRARY is None, reason="libfaketime is not installed")
+@pytest.mark.parametrize("sync", ["always", "second", "never"])
+def test_a_session_goes_on_whatever_happens(start: Start, tmp_path: Path, sync: str) -> None:
+    config = f"listen: 127.0.0.1\nsync: {sync}\ncompress: gzip\n"
+    clock = fake.FakeClock(tmp_path, "2026-03-01 12:00:00")
+    archive, last = tmp_path / "msgd" / "archive", 0
+    for day, later, end in LIVES:
+        clock.set(f"{day} 12:00:00")
+        msgd = start(config, folder=tmp_path / "msgd", env=clock.env())
+        for now in day, later:
+            clock.set(f"{now} 13:00:00")
+            with msgd.line_client() as client:
+                assert client.ask(b"SESS nightly\n") == b"SESS %d\n" % last
+                client.send(b"MESG a\nMORE b\nMESG c\n")
+                client.expect(b"MESG a\nMORE b\nMESG c\n")
+            last += 2
+            msgd.signal(signal.SIGHUP)
+        if end.startswith("killed"):
+            msgd.kill()
+        else:
+            assert msgd.stop() == 0
+        if "state" in end:
+            (archive / ".msgd.state").unlink()
+        if "moved" in end:
+            (archive / f"{later}.log").rename(tmp_path / "elsewhere")
+            last -= 2  # it is as if these had never been: nothing but the archive is believed

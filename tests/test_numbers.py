@@ -317,6 +317,21 @@ def test_a_file_that_the_state_does_not_know_is_read(tmp_path: Path) -> None:
     assert (tmp_path / f"{later}.log").read_bytes().endswith(TORN[0] + MARK)
 
 
+def test_a_state_that_is_days_old_is_as_good(tmp_path: Path) -> None:
+    """It could not be written any more; its own file has grown before the next was begun."""
+    archive = started(tmp_path, BEFORE)
+    put(archive, "nightly", 1, day=BEFORE)
+    archive._states.wait()
+    old = (tmp_path / NAME).read_bytes()
+    put(archive, "nightly", 2, day=BEFORE)
+    put(archive, "nightly", 3, 4, day=DAY)
+    put(archive, "nightly", 5, day=NEXT)
+    kill(archive)
+    (tmp_path / NAME).write_bytes(old)
+    with opened(tmp_path, NEXT) as again:
+        assert again.sessions.last("", "nightly") == 5
+
+
 def test_a_clock_set_back_loses_no_number(tmp_path: Path) -> None:
     archive = Archive(str(tmp_path), "always")
     archive.start(NEXT)

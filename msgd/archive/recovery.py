@@ -60,12 +60,13 @@ def recover(directory: str, states: StateFile, sessions: Sessions, sync: str) ->
     if any(changed.values()):
         log.warning("%s: reading %d day files to find the sessions' numbers", directory,
                     len(changed))  # fmt: skip
-    torn = {
-        name for name, size in changed.items()
-        if not _read_all(directory, name, size, sessions, sync)
-    }  # fmt: skip
+    torn = set()
+    # First: an older state may be the last one that could be written, and days have followed it.
     if state is not None and not _read_rest(directory, state, sessions, sync):
         torn.add(state.name)
+    for name, size in changed.items():
+        if not _read_all(directory, name, size, sessions, sync):
+            torn.add(name)
     return torn
 
 
