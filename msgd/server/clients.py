@@ -181,8 +181,8 @@ class Clients:
             client.transport.limit()
             self._active[client] = None
 
-    def expire(self, now: float) -> list[Connection]:
-        """Close those whose time is up; those whose bare message is complete.
+    def expire(self, now: float) -> None:
+        """Close those whose time is up; note those whose bare message is complete.
 
         Time that we have taken ourselves is not theirs: of whom something is there to be read is
         neither idle nor quiet, however late we look.
@@ -198,17 +198,9 @@ class Clients:
                 self.break_off(client)
         for client in self._closing.expired(now):
             self.break_off(client)
-        quiet = list(self._quiet.expired(now))
-        for client in quiet:
-            self._active[client] = None
-        return [client for client in quiet if not self._has_come(client, now)]
-
-    def _has_come(self, client: Connection, now: float) -> bool:
-        """Whether there is more of its bare message to be read."""
-        if not client.is_talking() or client.transport.unread() == 0:
-            return False
-        self._quiet.start(client, now)
-        return True
+        for client in self._quiet.expired(now):
+            client.quiet = True
+            self._resumable[client] = None
 
     def _is_busy(self, client: Connection) -> bool:
         """Whether it waits for us, or for its quiet while, or has enough to do with our output."""

@@ -7,7 +7,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING
 
 from msgd.archive.records import Form
-from msgd.server.fairness import BITE_FIRST, Share
+from msgd.server.fairness import BITE_FIRST, BITE_LEAST, Share
 from msgd.server.transport import Plain
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Connection:
         "pending",
         "phase",
         "protocol",
+        "quiet",
         "session",
         "share",
         "transport",
@@ -79,6 +80,7 @@ class Connection:
         self.half_closed = False  # the client has closed its side (RFC 9293, section 3.6)
         self.share = Share()
         self.session: tuple[str, str] | None = None  # the owner's name, the id
+        self.quiet = False  # for long enough to end a bare message
         self.opening = False  # a session, which is answered behind the commit
         self.interest = 0  # what the selector watches
         self.pending = 0  # bytes of output
@@ -133,13 +135,17 @@ class Connection:
         )
 
     def can_resume(self) -> bool:
-        """Whether more can be taken of what was read from it before."""
+        """Whether something can be taken of what was read from it before."""
         return (
             self.phase is Phase.TALKING
-            and self.protocol.paused
+            and (self.quiet or self.protocol.paused)
             and not self.opening
             and self.pending <= OUTPUT_BYTES
         )
+
+    def to_take(self) -> int:
+        """Bytes that wait to be taken from it, read before or not."""
+        return BITE_FIRST if self.protocol.paused else self.transport.unread()
 
     def wanted(self) -> int:
         """The events that the selector is to watch for this client."""
@@ -152,6 +158,8 @@ class Connection:
         Raises OSError where the connection is broken.
         """
         share, size = self.share, min(self.share.bite, most)
+        if share.waits:  # no more than what its place among others was settled by
+            size = min(size, max(share.there, BITE_LEAST))
         share.pushes = False
         if self.phase is Phase.SHUT:
             self.half_closed = self.half_closed or not self.transport.throw_away()
@@ -162,9 +170,12 @@ class Connection:
             self.form.at(stamp)
             size = min(size, BITE_FIRST)  # it has earned larger ones by other requests
             share.taken, events = size, self.protocol.resume(self.form, size)
+        elif self.quiet and self.transport.unread() == 0:
+            self.form.at(stamp)
+            share.taken, events = 0, self.protocol.quiet(self.form)
         else:
             events = self._receive(size, stamp)
-        share.asked = size
+        self.quiet = False
         # A bare message under way is not read on at once: its quiet while would end it too soon.
         share.pushes = (
             share.taken >= min(size, BITE_FIRST)
@@ -189,11 +200,6 @@ class Connection:
             self.form.at(stamp)
             events += self.protocol.receive(data, self.form)
         return events
-
-    def quiet(self, stamp: bytes) -> list[Event]:
-        """It has been quiet for long enough to end a bare message."""
-        self.form.at(stamp)
-        return self.protocol.quiet(self.form)
 
     def is_done(self) -> bool:
         """Whether nothing more is to come from this client, as the server is stopping."""

@@ -1,9 +1,11 @@
 """Whose turn it is: who is served first, how much is read from it, and when a group is complete.
 
-Each client has a share of the loop's time, and is charged for the work that it causes. Those who
-have had least go first, as in start-time fair queueing (Goyal, Vin and Cheng, 1996): a client
-that was idle gets no credit for it, and who floods waits behind everybody else, however many
-they are. So a polite client waits for little more than one turn.
+Each client has a share of the loop's time, and is charged for the work that it causes. Where
+several wait, the next is the one whose share and whose work, as it is to be expected, end first:
+fair queueing by start and finish times (Golestani's self-clocked fair queueing, 1994). A client
+that was idle gets no credit for it. What is to be expected is the worst that the bytes may cost
+that are there to be taken, and no more than these are taken. So a polite client waits for little
+more than one turn, whatever the others have prepared, and however many they are.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ BITE_SECONDS = 0.001
 _NEW_SECONDS = 0.0005
 # What a byte of records and echoes will cost, beside the time that it took to make them.
 _BYTE_SECONDS = 1e-9
+# The worst that a byte may cost: one to be read, as a line that is refused; and one that is held,
+# as part of a message that is to be escaped.
+_READ_SECONDS, _HELD_SECONDS = 0.35e-6, 0.1e-6
 # So much longer is a turn for each client that is ready: to find them stays a small part of it.
 _READY_SECONDS = 20e-6
 _LONGEST_TURN = 0.005
@@ -43,13 +48,16 @@ SYNCED, UNSYNCED = Pace(2 << 20, 0.0007), Pace(512 << 10, 0.0001)
 class Share:
     """What one client has had of the loop's time, and how much is read from it at once."""
 
-    __slots__ = ("asked", "bite", "pushes", "slow", "spent", "taken")
+    __slots__ = ("bite", "end", "pushes", "slow", "spent", "taken", "there", "waits")
 
     def __init__(self) -> None:
         self.spent = 0.0  # seconds, of the clock that goes on as clients are served
+        self.end = 0.0  # the same, when what waits to be taken will have been served
+        self.waits = False  # to be served, among others
         self.bite = BITE_FIRST
         self.slow = False  # a bite of its has taken too long
-        self.asked = self.taken = 0  # bytes that the last bite might have had, and had
+        self.there = 0  # bytes to take, when its place among others was settled
+        self.taken = 0  # bytes of the last bite
         self.pushes = False  # there may be more to read than the last bite
 
     def charge(self, seconds: float) -> None:
@@ -61,12 +69,12 @@ class Share:
         if seconds > BITE_SECONDS:
             self.bite = max(BITE_LEAST, int(self.taken * BITE_SECONDS / seconds))
             self.slow = True
-        elif self.taken >= self.asked:
+        elif self.taken >= self.bite:
             more = BITE_FIRST if self.slow else 3 * self.bite
             self.bite = min(self.bite + more, BITE_MOST)
 
 
-_spent = attrgetter("share.spent")
+_end = attrgetter("share.end")
 
 
 class Fairness:
@@ -80,17 +88,27 @@ class Fairness:
         share.spent = self._clock + _NEW_SECONDS
 
     def order(self, clients: list[Connection]) -> list[Connection]:
-        """Who has had least first."""
+        """Those who wait to be served, the next one first."""
         if len(clients) > 1:
-            clients.sort(key=_spent)
-        if clients:
-            self._clock = max(self._clock, clients[0].share.spent)
+            for client in clients:
+                if not client.share.waits:
+                    self._enqueue(client)
+            clients.sort(key=_end)
         return clients
+
+    def _enqueue(self, client: Connection) -> None:
+        """It begins to wait: its place is settled now, whoever comes later."""
+        share, there = client.share, client.to_take()
+        share.waits, share.there = True, there
+        share.spent = max(share.spent, self._clock)
+        share.end = share.spent + there * _READ_SECONDS + client.held * _HELD_SECONDS
 
     def charge(self, share: Share, seconds: float, made: int) -> None:
         """So much time was spent for a client, and bytes of records and echoes made."""
         share.charge(seconds)
-        share.spent = max(share.spent, self._clock) + seconds + made * _BYTE_SECONDS
+        share.waits = False
+        self._clock = max(self._clock, share.spent)
+        share.spent = self._clock + seconds + made * _BYTE_SECONDS
 
 
 class Turn:

@@ -131,9 +131,9 @@ class Server:
 
     def _turn(self) -> None:
         ready = self._wait()
-        clients = self._look_after(ready)
         if self._now >= self._alarm.due:
             self._keep_time()
+        clients = self._look_after(ready)
         turn = Turn(self._fairness, clients, self._pace, self._now)
         while turn.goes_on:
             self._take_group(turn)
@@ -268,8 +268,7 @@ class Server:
 
     def _keep_time(self) -> None:
         """What is due because time has passed."""
-        for client in self._clients.expire(self._now):
-            self._note(client, client.quiet(self._stamp))
+        self._clients.expire(self._now)
         for client, header in self._guard.step(self._now):
             self._answer(client, header)
         self._listeners.step(self._now)
