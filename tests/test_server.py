@@ -503,6 +503,7 @@ def test_who_goes_on_after_the_server_has_closed_harms_nobody(
             client.send(first)
             client.rest()
             client.send(b"Y" * (number % 3))
-    with msgd.line_client() as client:
-        assert client.ask(b"MESG still there\n") == b"MESG still there\n"
+    with msgd.connect() as client:  # all at once: it may be idle in a moment
+        client.send(b"PING\nMESG still there\n")
+        assert client.finish() == b"PONG\nMESG still there\n"
     assert msgd.stop() == 0
