@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import logging
 import os
@@ -398,6 +399,22 @@ def test_a_state_that_cannot_be_written_stops_nothing(
     (tmp_path / f"{NAME}.new").rmdir()
     with opened(tmp_path, NEXT) as again:
         assert again.sessions.last("", "nightly") == 2
+
+
+def test_a_disk_that_cannot_be_read_back_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("msgd.archive.archive._STATE_BYTES", 1)
+    with opened(tmp_path) as archive, monkeypatch.context() as bad:
+        bad.setattr(os, "pread", fail)
+        put(archive, "nightly", 1)
+        put(archive, "nightly", 2)
+        archive.roll(DAY)
+    with opened(tmp_path) as archive:
+        assert archive.sessions.last("", "nightly") == 2
 
 
 def test_without_a_thread_to_write_the_state_messages_are_archived(

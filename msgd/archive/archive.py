@@ -289,10 +289,9 @@ class Archive:
         """As of now."""
         name = f"{self.day}.log"
         self._listing[name] = file.end
-        return State(
-            self.sync, name, file.end, tail_of(file.fileno(), file.end), dict(self._listing),
-            self.sessions.all(),
-        )  # fmt: skip
+        tail = tail_of(file.fileno(), file.end)
+        files = dict(self._listing)
+        return State(self.sync, name, file.end, tail, files, self.sessions.all())
 
     def _path(self, day: str) -> str:
         return os.path.join(self.directory, f"{day}.log")

@@ -94,8 +94,10 @@ class FinalFile:
 
     def check(self, day: str, offset: int) -> None:
         """Make it again where it could not be made, or was removed."""
-        if self._fd < 0 or os.fstat(self._fd).st_nlink == 0:
-            self.open(day, offset)
+        with suppress(OSError):
+            if self._fd >= 0 and os.fstat(self._fd).st_nlink:
+                return
+        self.open(day, offset)
 
     def _make(self) -> int:
         """A file of our own, with one name."""
@@ -120,7 +122,8 @@ class FinalFile:
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            with suppress(OSError):
+                os.close(self._fd)
         self._fd = -1
 
 

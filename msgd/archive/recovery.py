@@ -42,9 +42,12 @@ def listing(directory: str) -> dict[str, int]:
 
 
 def tail_of(fd: int, offset: int) -> int:
-    """The CRC of the last bytes before this offset; raises OSError."""
+    """The CRC of the last bytes before this offset; -1, which fits nothing, for a bad disk."""
     start = max(offset - TAIL_BYTES, 0)
-    return crc32(os.pread(fd, offset - start, start))
+    try:
+        return crc32(os.pread(fd, offset - start, start))
+    except OSError:
+        return -1
 
 
 def recover(directory: str, states: StateFile, sessions: Sessions, sync: str) -> set[str]:
