@@ -29,9 +29,6 @@ from tests.tls_server import over_tls
 
 PROGRAM = """
 import logging, os, sys
-from msgd.client import Client
-from msgd.client.inflight import Answer, Block, Pipeline
-from msgd.client.tls import Tls
 from msgd.handler import MsgdHandler
 handler = MsgdHandler(port=int(sys.argv[1]), timeout=0.5)
 log = logging.getLogger("program")
@@ -402,7 +399,8 @@ def test_the_thread_imports_nothing(msgd: Daemon, free_port: int) -> None:
 
 def test_a_child_that_is_forked_at_the_first_record_can_connect(msgd: Daemon) -> None:
     done = run(
-        "import socket\n"
+        "import socket, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
         "handler.host = 'localhost'\n"
         "log.warning('parent')\n"
         "pid = os.fork()\n"
