@@ -41,20 +41,20 @@ BUFFERED = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "un
 
 @BUFFERED
 def test_a_disk_that_fills(msgd: Daemon, tmp_path: Path, unbuffered: str) -> None:
-    """A limit on the file's size cuts a write short, as a full disk does."""
-    lines = b"".join(b"%050d\n" % number for number in range(10_000))
+    """A limit on the file's size cuts the one write short, as a full disk does."""
+    lines = b"".join(b"%050d\n" % number for number in range(500))
     with open(tmp_path / "out", "wb") as out:
         done = subprocess.run(
             command("send", "-p", msgd.port),
             input=lines,
             stdout=out,
             stderr=subprocess.PIPE,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, 100_001)),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_001, 10_001)),
             env=environment(PYTHONUNBUFFERED=unbuffered),
         )
     assert done.returncode == 1
     assert done.stderr.startswith(b"msgctl: standard output cannot be written (File too large): ")
-    assert (tmp_path / "out").read_bytes() == lines[:100_001]
+    assert (tmp_path / "out").read_bytes() == lines[:10_001]
 
 
 @BUFFERED
