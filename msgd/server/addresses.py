@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from msgd.config.values import Network
 
-_ODD = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
+_ODD = r"[^A-Za-z0-9._-]"
 
 
 class Origin(NamedTuple):
@@ -72,7 +72,7 @@ def _user_names(path: str, *version: int) -> dict[int, str]:
 
 def safe_name(name: str) -> str:
     """A name as it may stand in an origin: every other character than A-Za-z0-9._- is ``_``."""
-    return _ODD.sub("_", name)
+    return re.sub(_ODD, "_", name)
 
 
 def endpoint(host: str, port: int) -> str:
