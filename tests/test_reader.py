@@ -113,7 +113,8 @@ def test_days_plain_and_packed(tmp_path: Path) -> None:
     one, two, three = (HEAD + b" %d\n" % number for number in (1, 2, 3))
     (tmp_path / "2026-11-20.log.gz").write_bytes(gzip.compress(one) + gzip.compress(two))
     (tmp_path / "2026-11-21.log").write_bytes(three)
-    (tmp_path / "notes.txt").write_text("no day")
+    for other in ("notes.txt", "2026-11-31.log", "2026-11-20.2.log"):
+        (tmp_path / other).write_text("no day")
     assert days(str(tmp_path)) == ["2026-11-20", "2026-11-21"]
     assert [record.text for record in read_days(tmp_path)] == [b"1", b"2", b"3"]
     assert [record.text for record in read_days(tmp_path, "2026-11-21")] == [b"3"]

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from msgd.relay.engine import Engine
 from msgd.relay.errors import Denied
 from msgd.relay.options import load
 from tests.campaign import relay as chaos
-from tests.lab import creds
+from tests.lab import creds, show_relay
 from tests.lab.certificates import Authority
 from tests.lab.nats import NatsServer, find_server, free_ports
 from tests.lab.relay import Relay
@@ -475,6 +476,15 @@ def test_figures_and_the_manager(bench: Bench, tmp_path: Path) -> None:
 def test_chaos(tmp_path: Path, servers: int) -> None:
     """A short form of the campaign; msgd, relays and servers are killed and stopped under load."""
     assert chaos.campaign(tmp_path, lambda happened: happened < 5, 7 + servers, servers, 0.5, 10)
+
+
+def test_what_make_relay_shows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with ExitStack() as stack:
+        copy = show_relay.show(tmp_path, stack.callback)
+        assert copy.read_text().endswith(" from one machine to many\n")
+    said = capfd.readouterr().out
+    assert said.endswith("equal\n")
+    assert f"cmp {tmp_path}" in said
 
 
 def test_without_the_library(tmp_path: Path) -> None:

@@ -25,14 +25,16 @@ from msgd.relay.blocks import (
     Part,
     cut,
     cut_long,
+    done_days,
     headers,
     parse_subject,
     read_done,
     write_done,
 )
 from msgd.relay.collect import Collect
+from msgd.relay.connecting import version_warning
 from msgd.relay.copies import Copies, Copy, Differs, Put, first_difference, place
-from msgd.relay.engine import Engine, Reply, parse_headers, version_warning
+from msgd.relay.engine import Engine, Reply, parse_headers
 from msgd.relay.errors import Denied
 from msgd.relay.following import BATCH, Consumer, Gap, Numbers, Order, from_sequence
 from msgd.relay.options import load
@@ -78,9 +80,13 @@ def test_headers_are_never_longer_than_planned() -> None:
 
 def test_done() -> None:
     days = {f"2026-11-{day:02d}": Finished(1, day, "ab", 5) for day in range(1, 30)}
-    assert read_done(write_done(days)) == days
-    many = {f"{2000 + at}-01-01": Finished(1, at, "ab", 5) for at in range(500)}
-    assert list(read_done(write_done(many))) == list(many)[100:]
+    assert read_done(write_done(days, 100)) == days
+    assert list(read_done(write_done(days, 10))) == list(days)[-10:]
+    largest = {
+        f"{at}-01-01": Finished(10**8, 1 << 62, "f" * 64, 1 << 62) for at in range(2000, 2500)
+    }
+    for payload in (1 << 15, 100_000):
+        assert len(write_done(largest, done_days(payload))) + HEADER_BYTES <= payload
     for strange in (b"", b"[]", b'{"days": 1}', b'{"days": {"x": 1}}', b'{"days": {"x": {}}}'):
         assert read_done(strange) == {}
 

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import date
 from types import TracebackType
 
 BLOCK = 256 << 10  # bytes that are read at once
@@ -24,7 +25,15 @@ _DAY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.log(\.gz)?", re.ASCII)
 def days(directory: str) -> list[str]:
     """The days of which there is a file, the oldest first. Raises OSError."""
     found = map(_DAY_FILE.fullmatch, os.listdir(directory))
-    return sorted({match[1] for match in found if match})
+    return sorted({match[1] for match in found if match and _is_date(match[1])})
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Day:

@@ -20,7 +20,7 @@ EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 _SUBJECT = re.compile(r"msgd\.([A-Za-z0-9_-]{1,64})\.(\d{4}-\d\d-\d\d)\.([1-9]\d{0,8})", re.ASCII)
 _LINE_END = re.compile(rb"\n(?=[^\t])")
-_MOST_FINISHED = 400  # days in one `done` message
+_FINISHED_BYTES = 200  # of a day in a `done` message, at most
 
 
 class Part(NamedTuple):
@@ -113,12 +113,16 @@ class Finished(NamedTuple):
     mtime: int  # of the file, in nanoseconds: whether to look at the file again
 
 
-def write_done(days: Mapping[str, Finished]) -> bytes:
-    """The `done` message: the days that were finished last."""
-    newest = [*days.items()][-_MOST_FINISHED:]
+def done_days(max_payload: int) -> int:
+    """How many days a `done` message can tell of."""
+    return max((max_payload - HEADER_BYTES) // _FINISHED_BYTES, 2)
+
+
+def write_done(days: Mapping[str, Finished], most: int) -> bytes:
+    """The `done` message: the days that were finished last, at most so many."""
     found = {
         day: {"generation": f.generation, "size": f.size, "sha256": f.sha256, "mtime": f.mtime}
-        for day, f in newest
+        for day, f in [*days.items()][-most:]
     }
     return json.dumps({"days": found}, separators=(",", ":")).encode()
 

@@ -23,13 +23,13 @@ from msgd.relay.errors import Doubt
 from msgd.relay.following import EVERYTHING, LAST_OF_EACH, SIZE, Consumer, Gap, from_sequence
 from msgd.relay.options import Config
 from msgd.relay.program import Program, Rate, together
+from msgd.relay.stream import differences, wanted
 from msgd.relay.trouble import Trouble
 
 log = logging.getLogger("msgd")
 
 _RECONCILE_SECONDS = 600.0
 _HOUSEKEEPING_SECONDS = 600.0
-_DAY_NANOSECONDS = 86_400 * 1_000_000_000
 _DONE = ".done"
 
 
@@ -39,6 +39,7 @@ class Collect:
     def __init__(self, config: Config, engine: Engine, copies: Copies, program: Program) -> None:
         self._config, self._engine, self._copies = config.collect, engine, copies
         self._program = program
+        self._wanted = wanted(engine.stream, config.collect)
         self._trouble = Trouble()
         self._stream = ""  # when it was made: another stream of the same name begins anew
         self._next = 0  # sequence of the next message
@@ -98,7 +99,8 @@ class Collect:
             if error.code != NO_STREAM:
                 raise
             info = await self._make_stream()
-        self._compare(info["config"])
+        for words in differences(info["config"], self._wanted):
+            self._say_once(words)
         state, made = info["state"], str(info.get("created", ""))
         noted = self._copies.read_note()
         following = noted.get("sequence")
@@ -113,39 +115,14 @@ class Collect:
                 )  # fmt: skip
 
     async def _make_stream(self) -> dict[str, Any]:
-        body = self._wanted()
         try:
-            info = await self._engine.api(f"STREAM.CREATE.{self._engine.stream}", body)
+            info = await self._engine.api(f"STREAM.CREATE.{self._engine.stream}", self._wanted)
         except ApiError as error:
             if error.code != NAME_IN_USE:
                 raise
             return await self._engine.api(f"STREAM.INFO.{self._engine.stream}")
         log.info("made the stream %s", self._engine.stream)
         return info
-
-    def _wanted(self) -> dict[str, Any]:
-        return {
-            "name": self._engine.stream,
-            "subjects": [f"{PREFIX}.>"],
-            "storage": "file",
-            "retention": "limits",
-            "discard": "new",
-            "num_replicas": self._config.replicas,
-            "max_bytes": self._config.max_bytes,
-            "max_age": self._config.max_age_days * _DAY_NANOSECONDS,
-            "max_msgs": -1,
-            "max_consumers": -1,
-        }
-
-    def _compare(self, found: dict[str, Any]) -> None:
-        """The stream is left as it is; what is not as configured is said."""
-        for key in ("subjects", "discard", "storage", "num_replicas", "max_bytes", "max_age"):
-            wanted = self._wanted()[key]
-            if found.get(key) != wanted:
-                self._say_once(
-                    f"the stream {self._engine.stream} has {key} {found.get(key)}, not {wanted} "
-                    "as configured; it stays so (nats stream edit)"
-                )
 
     async def _read_on(self) -> None:
         """Follow the stream by one consumer; returns when asked to stop. Raises Gap."""
@@ -276,18 +253,24 @@ class Collect:
     async def _ends(self) -> dict[Part, int]:
         """Where each file ends, after what has been read of the stream."""
         ends: dict[Part, int] = {}
+        told: list[str] = []
         consumer = Consumer(self._engine, LAST_OF_EACH, f"{PREFIX}.>")
         try:
             await consumer.open()
             while consumer.pending:
                 for message in await consumer.next():
                     part, size = parse_subject(message.subject), message.headers.get(SIZE, "")
+                    if message.subject.endswith(_DONE):
+                        told.append(message.subject)
                     if part is None or message.offset is None or not size.isdecimal():
                         continue
                     if message.sequence < self._next and self._kept(part.day):
                         ends[part] = message.offset + int(size)
         finally:
             await consumer.close()
+        for subject in told:  # what was not proven before the last stop
+            if (done := await self._engine.last(subject)) is not None:
+                self._note_done(done)
         return {part: end for part, end in ends.items() if part not in self._differing}
 
     async def _read_again(self, part: Part, end: int) -> None:

@@ -10,16 +10,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import importlib.util
 import itertools
 import json
 import logging
-import ssl
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from msgd.relay.blocks import PREFIX, Message, Part
+from msgd.relay.connecting import (
+    CONNECT_SECONDS,
+    import_nats,
+    numbers,
+    options,
+    version_warning,
+    why,
+)
 from msgd.relay.errors import Denied, Doubt
 from msgd.relay.options import Config
 
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("msgd")
 
 TIMEOUT = 5.0  # seconds for one answer; a lost leader takes 4 to 7
-_CONNECT_SECONDS = 3.0
 _CLOSE_SECONDS = 1.0
 _UNREAD_BYTES = 256 << 20  # of what was delivered; collect never asks for so much at once
 
@@ -63,18 +67,6 @@ class ApiError(Exception):
         self.status = int(error.get("code", 0))
 
 
-def import_nats() -> Any:
-    """The library; raises Denied where it is missing."""
-    try:
-        import nats
-    except ImportError:
-        raise Denied(
-            "nats-py is not installed, and msgd-relay needs it: pip install 'msgd[nats]', "
-            "or your distribution's package python3-nats"
-        ) from None
-    return nats
-
-
 class Engine:
     """One connection to one server, from `connect` until it is lost or closed."""
 
@@ -102,10 +94,16 @@ class Engine:
         self._over, self._refused = loop.create_future(), loop.create_future()
         client = self._nats.aio.client.Client()
         try:
-            await self._try(client.connect(**self._options(server)))
+            callbacks = {
+                "error_cb": self._on_error,
+                "closed_cb": self._on_closed,
+                "disconnected_cb": self._on_closed,
+            }
+            asked = options(self._config, server, self._inbox)
+            await self._try(client.connect(**asked, **callbacks))
         except Exception as error:
             await _close(client)
-            raise _explain(server, error) from error
+            raise why(server, error) from error
         self._client = client
         version = client.connected_server_version
         self.version = f"{version.major}.{version.minor}.{version.patch}"
@@ -118,7 +116,7 @@ class Engine:
         assert self._refused is not None
         task: asyncio.Future[Any] = asyncio.ensure_future(connecting)
         either: set[asyncio.Future[Any]] = {task, self._refused}
-        seconds = _CONNECT_SECONDS + 1
+        seconds = CONNECT_SECONDS + 1
         await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
@@ -126,31 +124,6 @@ class Engine:
         task.cancel()
         await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
         raise self._refused.result() if self._refused.done() else TimeoutError()
-
-    def _options(self, server: str) -> dict[str, Any]:
-        config = self._config
-        options: dict[str, Any] = {
-            "servers": [server],
-            "name": "msgd-relay",
-            "allow_reconnect": False,
-            "connect_timeout": _CONNECT_SECONDS,
-            "ping_interval": 5,
-            "inbox_prefix": self._inbox,
-            "error_cb": self._on_error,
-            "closed_cb": self._on_closed,
-            "disconnected_cb": self._on_closed,
-            "max_reconnect_attempts": 1,
-        }
-        if config.user is not None:
-            options |= {"user": config.user, "password": config.password or ""}
-        if config.token is not None:
-            options["token"] = config.token
-        if config.credentials is not None:
-            options["user_credentials"] = _credentials(config.credentials)
-        if server.startswith("tls:") or any(config.tls):
-            options["tls"] = _tls(config)
-            options["tls_hostname"] = urlsplit(server).hostname
-        return options
 
     def _judge_version(self, server: str) -> None:
         """Say once for each server what its version cannot do."""
@@ -381,74 +354,3 @@ def parse_headers(data: bytes) -> dict[str, str]:
         if colon:
             headers[name] = value.strip()
     return headers
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """To compare versions by."""
-    return tuple(int(part) for part in version.partition("-")[0].split(".") if part.isdigit())
-
-
-def version_warning(version: str) -> str:
-    """What a server of this version cannot be trusted with; empty for a good one."""
-    if numbers(version) < (2, 10):
-        return (
-            "does not know sync_interval: always: a power cut of all servers loses blocks that it "
-            "has acknowledged; use 2.10.25 or newer"
-        )
-    if (2, 10, 20) <= numbers(version) <= (2, 10, 22):
-        return "can lose a whole stream when it is stopped hard; use 2.10.25 or newer, now"
-    return ""
-
-
-def _explain(server: str, error: Exception) -> Exception:
-    """Why no connection came about."""
-    text = str(error).removeprefix("nats: ").strip("'\" ")
-    lower = text.lower()
-    if isinstance(error, Denied):
-        return error
-    if "authorization" in lower or "authentication" in lower:
-        return Denied(f"{server}: the server does not accept user, password, token or credentials")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Denied(f"{server}: its certificate is not accepted: {error.verify_message}")
-    if "secure connection" in lower or "tls required" in lower:
-        return Denied(f"{server}: the server wants TLS: write tls:// instead of nats://")
-    if isinstance(error, ssl.SSLError):
-        return Doubt(f"{server}: TLS: {error.reason or error}")
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
-        text = "no answer in time"
-    return Doubt(f"{server}: {text or type(error).__name__}")
-
-
-def _credentials(path: str) -> str:
-    if importlib.util.find_spec("nkeys") is None:
-        raise Denied(
-            "nkeys is not installed, and a credentials file needs it: pip install 'nats-py[nkeys]'"
-        )
-    try:
-        with open(path, "rb"):
-            return path
-    except OSError as error:
-        raise Denied(f"credentials: {path}: {error.strerror}") from None
-
-
-def _tls(config: Config) -> ssl.SSLContext:
-    ca, certificate, key = config.tls
-    for name, path in zip(config.tls._fields, config.tls, strict=True):
-        try:
-            if path is not None:
-                with open(path, "rb"):
-                    pass
-        except OSError as error:
-            raise Denied(f"tls.{name}: {path}: {error.strerror}") from None
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        if certificate is not None:
-            context.load_cert_chain(certificate, key)
-    except ssl.SSLError as error:
-        raise Denied(
-            f"tls: {ca if certificate is None else certificate}: cannot be used: "
-            f"{error.reason or error}"
-        ) from None
-    return context

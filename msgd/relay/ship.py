@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import zlib
-from datetime import date, datetime, timedelta
+from datetime import date
 
 from msgd.archive import source as files
 from msgd.archive.final import FINAL, read_final
@@ -24,6 +24,7 @@ from msgd.relay.blocks import (
     SOURCE,
     Finished,
     Part,
+    done_days,
     done_subject,
     headers,
     read_done,
@@ -33,18 +34,16 @@ from msgd.relay.blocks import (
 from msgd.relay.engine import WRONG_SEQUENCE, ApiError, Engine
 from msgd.relay.errors import Doubt
 from msgd.relay.options import Config
-from msgd.relay.program import Program, Rate, together
+from msgd.relay.program import Program, together
 from msgd.relay.shipping import Look, Progress, check_source, look, resume, say_again, sums
-from msgd.relay.trouble import Trouble
+from msgd.relay.standing import Standing
 
 log = logging.getLogger("msgd")
 
 LOOK_SECONDS = 0.01  # between two looks at today's file
 _SCAN_SECONDS = 5.0  # between two looks at the directory
 _TELL_SECONDS = 2.0  # between two `done` messages
-_WARN_DAYS = 2  # before retention deletes what was not shipped
 _MANY_CONFLICTS = 20
-_MANY_UNSAID = 200  # days, of the 400 that fit into a `done` message
 
 _DAMAGED = (OSError, EOFError, zlib.error)  # a file that cannot be read
 
@@ -54,26 +53,21 @@ class Ship:
 
     def __init__(self, config: Config, engine: Engine, program: Program) -> None:
         self._engine, self._program = engine, program
-        self._node, self._keep_days = config.node, config.keep_days
+        self._node = config.node
         self._directory = os.path.realpath(config.archive)
         self._source = source(_machine(), self._directory)
-        self._trouble = Trouble()
         self._publishing = asyncio.Lock()
         self._today = ""  # the day that `_follow` has; "" while it is not known
         self._file: Day | None = None
         self._progress: Progress | None = None  # today's
-        self._behind_since = 0.0  # monotonic; 0 while today is shipped up to its end
         self._done: dict[str, Finished] = {}
         self._done_sequence = 0
         self._unsaid: dict[str, Finished] = {}  # not yet told to the collector
         self._settled: dict[str, Look] = {}  # past days with nothing to do
-        self._waiting: dict[str, int] = {}  # past days to ship -> bytes on the disk
-        self._said: set[str] = set()  # lines of the log that are said once
         self._conflicts = 0
-        self._rate = Rate()
-        self._figures = _Figures(program)
-        program.status = self.status
-        program.before_metrics = self._look_up
+        self._told = 0.0  # when the last `done` was published, monotonic
+        self._standing = Standing(program, config.keep_days)
+        self._standing.today = self._unshipped
 
     async def run(self) -> None:
         """Ship until asked to stop. Raises Denied."""
@@ -84,10 +78,10 @@ class Ship:
                 await self._engine.connect()
                 await self._serve()
             except Doubt as doubt:
-                pause = self._trouble.begins(str(doubt))
+                pause = self._standing.trouble.begins(str(doubt))
             except ApiError as error:
                 self._count_conflict(error)
-                pause = self._trouble.begins(str(self._engine.explain(error)))
+                pause = self._standing.trouble.begins(str(self._engine.explain(error)))
             finally:
                 await self._engine.close()
                 self._forget()
@@ -97,11 +91,10 @@ class Ship:
         """Once is a lost acknowledgement, or a relay that was not dead."""
         self._conflicts += error.code in WRONG_SEQUENCE
         if self._conflicts >= _MANY_CONFLICTS:
-            self._say_once("another relay ships this archive too: harmless, and no use")
+            self._standing.say_once("another relay ships this archive too: harmless, and no use")
 
     async def _serve(self) -> None:
         await self._claim()
-        self._settled.clear()
         await together(self._follow(), self._ship_past())
 
     def _forget(self) -> None:
@@ -121,8 +114,11 @@ class Ship:
         told = await self._engine.last(done_subject(self._node))
         if told is not None:
             check_source(told, self._node, self._source)
+        sequence = told.sequence if told else 0
+        if sequence < self._done_sequence:  # the stream has lost what it had
+            self._settled.clear()
         self._done = read_done(told.data) if told else {}
-        self._done_sequence = told.sequence if told else 0
+        self._done_sequence = sequence
         for day, finished in self._unsaid.items():
             self._remember(day, finished)
         if told is None:
@@ -133,7 +129,7 @@ class Ship:
             try:
                 published = await self._follow_once()
             except _DAMAGED as error:
-                self._say_once(f"today's file: {_words(error)}")
+                self._standing.say_once(f"today's: {_words(error)}")
                 self._forget()
                 published = False
             if not published:
@@ -153,10 +149,10 @@ class Ship:
             self._progress = await self._resume(day, self._done.get(day.day))
         progress = self._progress
         if progress.offset >= end:
-            self._behind_since = 0.0
+            self._standing.since = 0.0
             return False
-        if not self._behind_since:
-            self._behind_since = time.monotonic()
+        if not self._standing.since:
+            self._standing.since = time.monotonic()
         await self._publish(progress, day, end)
         return True
 
@@ -164,7 +160,7 @@ class Ship:
         """The file that `.msgd.final` names; None where that is not there (yet)."""
         final = read_final(self._directory)
         if final is None:
-            self._say_once(
+            self._standing.say_once(
                 f"{self._directory}/{FINAL}: is not there: nothing of today's is shipped "
                 "until msgd has written it (does it run, and is it recent?)"
             )
@@ -207,10 +203,7 @@ class Ship:
                 headers(progress.offset, self._source, progress.sequence),
             )
         progress.published(len(block), sequence)
-        self._trouble.over()
-        self._rate.add()
-        self._figures.blocks.value += 1
-        self._figures.bytes.value += len(block)
+        self._standing.published(len(block))
         return True
 
     async def _ship_past(self) -> None:
@@ -223,8 +216,8 @@ class Ship:
                     if self._program.stopping.is_set():
                         break
                 await self._tell_later(0)
-            if scanned and not self._waiting and not self._behind_since:
-                self._trouble.over()
+            if scanned and not self._standing.waiting and not self._standing.since:
+                self._standing.trouble.over()
             await self._program.sleep(0.2)
 
     def _scan(self, today: str) -> list[str]:
@@ -243,36 +236,21 @@ class Ship:
             if day != today and (known or day < today) and not self._is_open(day)
         }
         todo = [day for day, seen in looks.items() if self._settled.get(day) != seen]
-        for day in set(self._waiting) - set(looks):
+        for day in set(self._standing.waiting) - set(looks):
             if day < today:
-                self._say_once(
+                self._standing.say_once(
                     f"{day}.log: was deleted before all of it was shipped; "
                     "what is missing cannot be shipped any more",
                     logging.ERROR,
                 )
-        self._waiting = {day: looks[day].size for day in todo}
-        self._warn(todo)
+        self._standing.waiting = {day: looks[day].size for day in todo}
+        self._standing.warn(todo)
         return todo
 
     def _is_open(self, day: str) -> bool:
         """Whether msgd writes to this day's file, of which not all is final then."""
         final = read_final(self._directory)
         return final is not None and final.day == day
-
-    def _warn(self, days: list[str]) -> None:
-        for day in days:
-            if (left := self._days_left(day)) is not None and left <= _WARN_DAYS:
-                when = "at the next midnight" if left <= 1 else f"in {left} days"
-                self._say_once(
-                    f"{day}.log: has not been shipped wholly, and msgd's keep_days of "
-                    f"{self._keep_days} deletes it {when}"
-                )
-
-    def _days_left(self, day: str) -> int | None:
-        """Midnights until retention deletes this day; None where it never does."""
-        if not self._keep_days:
-            return None
-        return (date.fromisoformat(day) + timedelta(self._keep_days + 1) - date.today()).days
 
     async def _ship_day(self, day: str) -> None:
         seen, done = look(self._directory, day), self._done.get(day)
@@ -283,7 +261,9 @@ class Ship:
             except FileNotFoundError:
                 return  # retention has deleted it, which the next scan finds
             except _DAMAGED as error:
-                self._say_once(f"{day}.log: {_words(error)}; it is tried again", logging.ERROR)
+                self._standing.say_once(
+                    f"{day}.log: {_words(error)}; it is tried again", logging.ERROR
+                )
                 return
             if done is None:
                 return
@@ -291,7 +271,7 @@ class Ship:
             self._unsaid[day] = done
             await self._tell_later(_TELL_SECONDS)
         self._settled[day] = seen
-        self._waiting.pop(day, None)
+        self._standing.waiting.pop(day, None)
 
     async def _ship_all(self, day: Day, done: Finished | None, mtime: int) -> Finished | None:
         """Publish what is missing of a past day, and sum it up; None when asked to stop."""
@@ -312,18 +292,25 @@ class Ship:
             progress, done = progress.again(), None
             say_again(day.day, progress.part.generation, "its SHA-256 is another")
 
+    def _unshipped(self) -> int:
+        """Bytes of today."""
+        if self._file is None or self._progress is None:
+            return 0
+        return max(self._file.size - self._progress.offset, 0)
+
     def _remember(self, day: str, finished: Finished) -> None:
         self._done.pop(day, None)  # the newest last
         self._done[day] = finished
 
     async def _tell_later(self, seconds: float) -> None:
         """Publish `done` if there is news, not more often than that."""
-        late = time.monotonic() - self._figures.told >= seconds
-        if self._unsaid and (late or len(self._unsaid) >= _MANY_UNSAID):
+        late = time.monotonic() - self._told >= seconds
+        full = len(self._unsaid) >= done_days(self._engine.max_payload) // 2
+        if self._unsaid and (late or full):
             await self._tell()
 
     async def _tell(self) -> None:
-        data = write_done(self._done)
+        data = write_done(self._done, done_days(self._engine.max_payload))
         said = [*self._unsaid]
         async with self._publishing:
             self._done_sequence = await self._engine.publish(
@@ -331,76 +318,15 @@ class Ship:
                 data,
                 {SOURCE: self._source, EXPECTED: str(self._done_sequence)},
             )
-        self._figures.told = time.monotonic()
+        self._told = time.monotonic()
         for day in said:
             self._unsaid.pop(day, None)
 
-    def _say_once(self, words: str, level: int = logging.WARNING) -> None:
-        if words not in self._said:
-            log.log(level, "%s", words)
-            self._said.add(words)
-
-    def _behind(self) -> tuple[int, float]:
-        """Bytes, and seconds since the oldest of them came."""
-        size = sum(self._waiting.values())
-        if self._file is not None and self._progress is not None:
-            size += max(self._file.size - self._progress.offset, 0)
-        if self._waiting:
-            midnight = date.fromisoformat(min(self._waiting)) + timedelta(1)
-            since = datetime.combine(midnight, datetime.min.time()).timestamp()
-            return size, max(time.time() - since, 0.0)
-        since = self._behind_since
-        return size, time.monotonic() - since if since else 0.0
-
-    def status(self) -> str:
-        """For the service manager."""
-        size, seconds = self._behind()
-        text = f"{size} bytes and {seconds:.0f} s behind; {self._rate():.0f} blocks a second"
-        if self._waiting:
-            text += f"; {len(self._waiting)} past days to ship"
-        return f"{text}; {self._trouble.words}" if self._trouble.words else text
-
-    def _look_up(self) -> None:
-        figures = self._figures
-        figures.behind_bytes.value, figures.behind_seconds.value = self._behind()
-        figures.days.value = len(self._waiting)
-        figures.trouble.value = int(bool(self._trouble.words))
-        oldest = min(self._waiting, default="")
-        left = self._days_left(oldest) if oldest else None
-        figures.oldest.value = datetime.fromisoformat(oldest).timestamp() if oldest else 0
-        figures.deleted_in.value = left * 86400 if left is not None else -1
-
-
-class _Figures:
-    def __init__(self, program: Program) -> None:
-        self.told = 0.0  # when the last `done` was published, monotonic
-        counter, gauge = program.registry.counter, program.registry.gauge
-        self.blocks = counter("msgd_relay_published_blocks", "Blocks that the stream has taken.")
-        self.bytes = counter("msgd_relay_published_bytes", "Their bytes.", "bytes")
-        self.behind_bytes = gauge(
-            "msgd_relay_behind_bytes", "Bytes on the disk that are not shipped.", "bytes"
-        )
-        self.behind_seconds = gauge(
-            "msgd_relay_behind_seconds", "Age of the oldest of them.", "seconds"
-        )
-        self.days = gauge("msgd_relay_unshipped_days", "Past days that are not shipped wholly.")
-        self.oldest = gauge(
-            "msgd_relay_oldest_unshipped_day_timestamp_seconds",
-            "When the oldest of them began, in seconds of the epoch; 0 if there is none.",
-            "seconds",
-        )
-        self.deleted_in = gauge(
-            "msgd_relay_unshipped_deleted_in_seconds",
-            "Until retention may delete the oldest of them; -1 if it never does.",
-            "seconds",
-        )
-        self.trouble = gauge(
-            "msgd_relay_trouble", "1 while the servers do not do what they should, else 0."
-        )
-
 
 def _words(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _machine() -> str:
