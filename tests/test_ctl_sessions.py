@@ -90,6 +90,14 @@ def test_run_again_it_skips_what_is_there() -> None:
     assert (done["-q"].stdout, done["-q"].stderr) == ("", "")
 
 
+def test_what_this_run_has_sent_was_not_there_already() -> None:
+    first = session(0, (b"MESG a\nMESG b\n", b""))
+    with scripted(first, session(2, stays=True)) as port:
+        done = msgctl("send", "--session", "x", "--retry", "20", "-p", port, stdin=b"a\nb\n")
+    assert (done.returncode, done.stdout) == (0, "a\nb\n")
+    assert "already" not in done.stderr
+
+
 def test_a_session_that_holds_more_than_the_input() -> None:
     with scripted(session(2, stays=True)) as port:
         done = msgctl("send", "--session", "x", "-p", port, stdin=b"a\n")

@@ -33,6 +33,7 @@ class Sending:
         # Without a name it is one of this run: then a server without sessions will do as well.
         self._named = session is not None
         self._session = session or (os.urandom(8).hex() if retry.wanted else None)
+        self._begun = False  # there was a connection
         self._pipeline = Pipeline()
 
     def run(self) -> int:
@@ -77,8 +78,9 @@ class Sending:
     def _say_what_is_there(self, client: Client) -> None:
         if self._session is None:
             self._warn_of_doubles()
-        elif self._named and not self._pipeline.answered and client.last:
+        elif self._named and not self._begun and client.last:
             self._printer.say_already(self._session, client.last)
+        self._begun = True
 
     def _show(self, answer: Answer) -> None:
         self._retry.progress()
