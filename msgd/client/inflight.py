@@ -12,7 +12,6 @@ message, which confirms all up to it.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from msgd.client.errors import MsgdError, NotNow, SessionError
@@ -47,13 +46,16 @@ class Answer(NamedTuple):
     already: bool = False  # archived before this pipeline had sent anything of them
 
 
-@dataclass(slots=True)
 class _Unanswered:
-    wire: bytes
-    echo: bytes  # what must come back; the same object where nothing is escaped
-    messages: int  # without an answer: those in wire[at:] and echo[echo_at:]
-    at: int = 0
-    echo_at: int = 0
+    """A block, from its first message without an answer on."""
+
+    __slots__ = ("at", "echo", "echo_at", "messages", "wire")
+
+    def __init__(self, wire: bytes, echo: bytes, messages: int) -> None:
+        self.wire = wire
+        self.echo = echo  # what must come back; the same object where nothing is escaped
+        self.messages = messages  # without an answer: those in wire[at:] and echo[echo_at:]
+        self.at = self.echo_at = 0
 
 
 class Pipeline:
