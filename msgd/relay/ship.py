@@ -17,7 +17,7 @@ import zlib
 from datetime import date
 
 from msgd.archive import source as files
-from msgd.archive.final import FINAL, read_final
+from msgd.archive.final import FINAL, Final, read_final
 from msgd.archive.source import Day
 from msgd.relay.blocks import (
     EXPECTED,
@@ -60,6 +60,7 @@ class Ship:
         self._today = ""  # the day that `_follow` has; "" while it is not known
         self._file: Day | None = None
         self._progress: Progress | None = None  # today's
+        self._shipped: Final | None = None  # there is nothing to do while it says this
         self._done: dict[str, Finished] = {}
         self._done_sequence = 0
         self._unsaid: dict[str, Finished] = {}  # not yet told to the collector
@@ -98,7 +99,7 @@ class Ship:
         await together(self._follow(), self._ship_past())
 
     def _forget(self) -> None:
-        self._progress = None
+        self._progress = self._shipped = None
         self._close()
 
     def _close(self) -> None:
@@ -137,7 +138,10 @@ class Ship:
 
     async def _follow_once(self) -> bool:
         """Publish one block of today, if there is one."""
-        day = self._open_today()
+        first = read_final(self._directory)
+        if first is not None and first == self._shipped:
+            return False
+        day = self._open_today(first)
         if day is None:
             return False
         size = day.size
@@ -150,15 +154,16 @@ class Ship:
         progress = self._progress
         if progress.offset >= end:
             self._standing.since = 0.0
+            if progress.offset == day.base + final.offset:
+                self._shipped = final
             return False
         if not self._standing.since:
             self._standing.since = time.monotonic()
         await self._publish(progress, day, end)
         return True
 
-    def _open_today(self) -> Day | None:
+    def _open_today(self, final: Final | None) -> Day | None:
         """The file that `.msgd.final` names; None where that is not there (yet)."""
-        final = read_final(self._directory)
         if final is None:
             self._standing.say_once(
                 f"{self._directory}/{FINAL}: is not there: nothing of today's is shipped "
