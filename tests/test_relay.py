@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from msgd.archive import retention
 from msgd.archive.final import final_line
 from msgd.relay.engine import Engine
 from msgd.relay.errors import Denied
 from msgd.relay.options import load
 from tests.campaign import relay as chaos
-from tests.lab import creds, show_relay
+from tests.lab import creds, mounts, show_relay
 from tests.lab.certificates import Authority
 from tests.lab.nats import NatsServer, find_server, free_ports
 from tests.lab.relay import Relay
@@ -154,6 +155,33 @@ def test_today_and_the_days_before(bench: Bench) -> None:
     bench.wait_copy("2026-11-22.log", today + b"not final")  # its day is over: as it is
     assert ship.stop() == 0
     assert collect.stop() == 0
+
+
+def test_a_relay_that_was_down_for_days(bench: Bench) -> None:
+    """Meanwhile retention has compressed what was shipped in part; one day it was killed at it."""
+    bench.write("2026-11-20", lines(20, 9000))
+    collect, ship = bench.run("collect"), bench.run("ship")
+    bench.wait_copy("2026-11-20.log", lines(20, 9000))
+    ship.kill()
+    bench.write("2026-11-20", lines(20, 9000, 9000))
+    bench.write("2026-11-21", lines(21, 500))
+    whole = gzip.compress((bench.archive / "2026-11-21.log").read_bytes())
+    retention.main(str(bench.archive), "2026-11-21", 0, "gzip")
+    (bench.archive / "2026-11-21.log.gz").write_bytes(whole)  # and its plain file is still there
+    bench.write("2026-11-22", lines(22, 5))
+    assert not (bench.archive / "2026-11-20.log").exists()
+    ship.start()
+    bench.wait_copy("2026-11-20.log", lines(20, 18_000))
+    bench.wait_copy("2026-11-21.log", lines(21, 500))
+    bench.wait_copy("2026-11-22.log", lines(22, 5))
+    wait_for(lambda: collect.log.count("is what web1 has") == 2)
+    # The clock is set back to a day that is compressed, and later goes on.
+    bench.write("2026-11-20", lines(20, 5, 18_000))
+    bench.wait_copy("2026-11-20.log", lines(20, 18_005))
+    bench.write("2026-11-22", lines(22, 5, 5))
+    bench.wait_copy("2026-11-22.log", lines(22, 10))
+    wait_for(lambda: collect.log.count("2026-11-20.log: is what web1 has") == 2)
+    assert "is not what" not in ship.log + collect.log
 
 
 def test_nothing_of_today_without_final(bench: Bench) -> None:
@@ -449,6 +477,40 @@ def test_collected_days_are_kept_as_configured(bench: Bench) -> None:
     bench.wait_copy("2026-11-20.log", lines(20, 7, 900))
     assert not bench.path("2020-01-01.log").exists()
     assert ship.stop() == collect.stop() == 0
+
+
+@pytest.mark.skipif(not mounts.IS_ROOT, reason="only root can mount file systems")
+def test_the_collectors_disk_is_full(bench: Bench) -> None:
+    data = lines(22, 20_000)
+    with mounts.tmpfs(bench.collected, "512k"):
+        collect, ship = bench.run("collect"), bench.run("ship")
+        bench.write("2026-11-22", data)
+        collect.wait_log("No space left on device: free some space")
+        mounts.resize(bench.collected, "64m")
+        bench.wait_copy("2026-11-22.log", data)
+        assert collect.stop() == ship.stop() == 0
+    assert collect.log.count("No space") == 1
+
+
+@pytest.mark.skipif(not mounts.can_mount_ext4(), reason="only root can mount a loop device")
+def test_the_collectors_power_is_cut(bench: Bench, tmp_path: Path) -> None:
+    """What had not reached its disk is read again; the node's file and the copy are the same."""
+    image, written = tmp_path / "disk.img", b""
+    with mounts.ext4(image, bench.collected):
+        ship = bench.run("ship")
+        for number in range(3):
+            collect = bench.run("collect", name=f"collect{number}")
+            for _ in range(5):
+                written += (more := lines(22, 400, len(written)))
+                bench.write("2026-11-22", more)
+            wait_for(lambda: len(bench.copy("2026-11-22.log")) > 400)
+            mounts.cut_power(bench.collected)
+            collect.kill()
+            mounts.mount_again(image, bench.collected)
+        collect = bench.run("collect", name="last")
+        bench.wait_copy("2026-11-22.log", written)
+        assert collect.stop() == ship.stop() == 0
+        assert "is not what" not in collect.log
 
 
 def test_figures_and_the_manager(bench: Bench, tmp_path: Path) -> None:
