@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from msgd.archive.reader import read_days
@@ -194,26 +195,31 @@ class _Cutter:
         while not self._ended.is_set():
             if select.select([self._listener], [], [], 0.05)[0]:
                 client = self._listener.accept()[0]
-                with client, socket.socket(socket.AF_UNIX) as server:
-                    try:
-                        server.connect(str(self._behind))
-                        self._join(client, server)
-                    except OSError:
-                        pass  # one of the two was killed
+                with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError):
+                    server.connect(str(self._behind))  # one of the two may be dead
+                    self._join(client, server)
 
     def _join(self, client: socket.socket, server: socket.socket) -> None:
+        """Each direction has a thread: else the two ends could wait for each other's reading."""
         budget, self.budget = self.budget, None
-        towards = random.Random(budget).choice([client, server])
-        ways = {client: server, server: client}
-        while not self._ended.is_set():
-            for source in select.select(list(ways), [], [], 0.05)[0]:
-                data = source.recv(1 << 16)
-                if not data:
-                    return
-                if budget is not None and ways[source] is towards:
+        first, second = random.Random(budget).sample([client, server], 2)
+        other = threading.Thread(target=self._pump, args=(second, first, None))
+        other.start()
+        self._pump(first, second, budget)
+        other.join()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, budget: int | None) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if budget is not None:
                     if len(data) >= budget:
-                        towards.sendall(data[:budget])
+                        sink.sendall(data[:budget])
                         self.cuts += 1
-                        return
+                        break
                     budget -= len(data)
-                ways[source].sendall(data)
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
