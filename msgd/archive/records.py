@@ -27,25 +27,24 @@ class Form:
     where there is none; who has taken records into the archive's batch calls `advance`.
     """
 
-    __slots__ = ("_begin", "_id", "_origin", "_stamp", "number")
+    __slots__ = ("_begin", "_behind", "_origin", "_stamp", "number")
 
     def __init__(self, origin: str) -> None:
         """``origin`` is such as ``127.0.0.1:40312``, with ``@name`` where the client has one."""
-        self._origin = origin.encode()
-        self._id = b""
+        self._origin = f" {origin}".encode()
+        self._behind = self._origin + b" "  # the time stamp, up to the text or the number
         self._stamp = self._begin = b""
         self.number = 0
 
     def open(self, session: str, number: int) -> None:
         """From here records are numbered, from this number on."""
-        self._id, self.number = session.encode(), number
+        self._behind, self.number = b"%b/%b:" % (self._origin, session.encode()), number
         self.at(self._stamp)
 
     def at(self, stamp: bytes) -> None:
         """The time stamp of all records until the next call."""
         self._stamp = stamp
-        self._begin = stamp + b" " + self._origin
-        self._begin += b"/" + self._id + b":" if self.number else b" "
+        self._begin = stamp + self._behind
 
     def advance(self, messages: int) -> None:
         """So many records have been taken."""

@@ -33,7 +33,7 @@ class Room:
     def fit(self, batch: list[bytes]) -> tuple[list[bytes], OSError | None]:
         """The first entries of the batch that may be written, and why not all of them."""
         size = sum(map(len, batch))
-        if self.keep_free is None or self.keep_free.of(_PLENTY) == 0 or self._take(size):
+        if self._take(size):
             return batch, None
         fitting = bisect_right([*accumulate(map(len, batch))], self._left)
         self._left = 0  # the next batch looks anew
@@ -54,6 +54,6 @@ class Room:
         self._left = _PLENTY
         with suppress(OSError):  # whoever writes is told more
             found = os.statvfs(self._directory)
-            if found.f_blocks and self.keep_free is not None:  # some file systems do not tell
-                keep = self.keep_free.of(found.f_blocks * found.f_frsize)
+            keep = self.keep_free.of(found.f_blocks * found.f_frsize) if self.keep_free else 0
+            if found.f_blocks and keep:  # some file systems do not tell their size
                 self._left = max(found.f_bavail * found.f_frsize - keep, 0)

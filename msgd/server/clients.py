@@ -145,11 +145,9 @@ class Clients:
 
     def heard(self, client: Connection, now: float) -> None:
         """Something was taken from this client: its time-outs begin again."""
-        if client in self._handshake and client.phase is not Phase.GREETING:
-            self._handshake.stop(client)
         if client.protocol.unfinished:
             self._quiet.start(client, now)
-        if client in self._idle:
+        if self._idles and client in self._idle:
             self._idle.start(client, now)
         self._active[client] = None
 
@@ -187,7 +185,8 @@ class Clients:
         Time that we have taken ourselves is not theirs: of whom something is there to be read is
         neither idle nor quiet, however late we look.
         """
-        for client in [*self._handshake.expired(now), *self._idle.expired(now)]:
+        late = [c for c in self._handshake.expired(now) if c.phase is Phase.GREETING]
+        for client in [*late, *self._idle.expired(now)]:
             if self._is_busy(client):
                 again = self._handshake if client.phase is Phase.GREETING else self._idle
                 again.start(client, now)
@@ -225,16 +224,20 @@ class Clients:
             client.held = held
             if self._stopping and client.is_done():
                 client.leave()
-            if client.phase is Phase.LEAVING and not client.output_waits():
-                self._finish(client)
-            elif client.phase is Phase.SHUT:
-                self._look_whether_acknowledged(client)
-            if client.phase is Phase.BROKEN:
-                self._close(client)
-            elif client.phase is not Phase.GONE:
+            if client.is_talking() or not self._let_go(client):
                 self._watch(client)
         if self._held > HELD_MOST:
             self._make_room()
+
+    def _let_go(self, client: Connection) -> bool:
+        """Bring a client that is leaving as far as it goes; whether it is gone."""
+        if client.phase is Phase.LEAVING and not client.output_waits():
+            self._finish(client)
+        elif client.phase is Phase.SHUT:
+            self._look_whether_acknowledged(client)
+        if client.phase is Phase.BROKEN:
+            self._close(client)
+        return client.phase is Phase.GONE
 
     def _send(self, client: Connection) -> None:
         try:

@@ -119,7 +119,7 @@ class Connection:
 
     def is_talking(self) -> bool:
         """Whether anything is taken from it, now or behind a verdict."""
-        return self.phase in (Phase.GREETING, Phase.TALKING, Phase.WAITING)
+        return self.phase in (Phase.TALKING, Phase.GREETING, Phase.WAITING)
 
     def wants_read(self) -> bool:
         """Whether to read from this client; all of backpressure is here."""
@@ -128,7 +128,7 @@ class Connection:
         if self.phase is Phase.SHUT:  # to throw it away: unread input would reset the stream
             return True
         return (
-            self.phase in (Phase.GREETING, Phase.TALKING)  # 1. a TERM waits for its verdict
+            self.phase in (Phase.TALKING, Phase.GREETING)  # 1. a TERM waits for its verdict
             and not self.protocol.paused  # 2. what was read before comes first
             and self.pending <= OUTPUT_BYTES  # 3. a client that does not read is not read from
             and self.transport.remaining != 0  # 4. stopping: what came later is not ours
@@ -149,7 +149,7 @@ class Connection:
 
     def wanted(self) -> int:
         """The events that the selector is to watch for this client."""
-        writes = EVENT_WRITE if self.output_waits() else 0
+        writes = EVENT_WRITE if self.pending or self.transport.pending else 0
         return writes | (EVENT_READ if self.wants_read() else 0)
 
     def take(self, most: int, stamp: bytes) -> list[Event]:

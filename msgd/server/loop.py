@@ -240,7 +240,7 @@ class Server:
         Sessions are opened behind all that was read before: their numbers are true then.
         """
         owed, self._owed = self._owed, []
-        opening = list[tuple[Connection, Open]]()
+        opening: list[tuple[Connection, Open]] = []
         for client, event in owed:
             match event:
                 case Records() if kept:

@@ -31,16 +31,12 @@ class Plain:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.ended = False  # the client has said that nothing follows
+        self.pending = 0  # bytes that `send` has taken, and the kernel has not
         self.remaining: int | None = None  # bytes to receive yet, once the server is stopping
 
     def limit(self) -> None:
         """Receive only what has arrived by now."""
         self.remaining = self.unread()
-
-    @property
-    def pending(self) -> int:
-        """Bytes that `send` has taken, and the kernel has not."""
-        return 0
 
     def receive(self, size: int) -> bytes | None:
         """Up to ``size`` bytes; None: nothing for now; b"" at the end of the stream: see `ended`.
@@ -132,10 +128,6 @@ class Tls(Plain):
         self._unsent = b""  # encrypted
         self._in.write(first)
 
-    @property
-    def pending(self) -> int:
-        return len(self._unsent)
-
     def receive(self, size: int) -> bytes | None:
         """As `Plain.receive`; raises ssl.SSLError, an OSError, for what is not TLS as it must be.
 
@@ -197,6 +189,7 @@ class Tls(Plain):
         if self._unsent:
             sent = super().send([self._unsent])
             self._unsent = self._unsent[sent:]
+        self.pending = len(self._unsent)
 
 
 def _bytes(sock: socket.socket, request: int) -> int:
