@@ -129,7 +129,8 @@ def _is_let_in_to_stop(msgd: Daemon) -> bool:
     with msgd.connect(source="127.0.0.2") as administrator:
         if administrator.ask(b"PING\n") != b"PONG\n":
             return False
-        assert administrator.ask(f"TERM {PASSWORD}\n".encode()) == b"PWOK\n"
+        reply = administrator.ask(f"TERM {PASSWORD}\n".encode())
+        assert reply == b"PWOK\n", reply
         return True
 
 
