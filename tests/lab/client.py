@@ -11,9 +11,15 @@ from tests.lab.waiting import SECONDS
 class Client:
     """A socket to the daemon, with a deadline on every wait."""
 
-    def __init__(self, address: tuple[str, int], source: str | None = None) -> None:
-        bound = (source, 0) if source else None
-        self.socket = socket.create_connection(address, SECONDS, source_address=bound)
+    def __init__(self, address: tuple[str, int] | str, source: str | None = None) -> None:
+        """To a host and port, or to the path of a socket in the file system."""
+        if isinstance(address, str):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(SECONDS)
+            self.socket.connect(address)
+        else:
+            bound = (source, 0) if source else None
+            self.socket = socket.create_connection(address, SECONDS, source_address=bound)
         self._ahead = b""
 
     @property

@@ -86,7 +86,8 @@ class Daemon:
 
     def connect(self, hello: bytes = b"", source: str | None = None, host: str = "") -> Client:
         """A new client; with a hello it has shaken hands."""
-        client = Client((host or "127.0.0.1", self.port), source)
+        at = host if host.startswith("/") else (host or "127.0.0.1", self.port)
+        client = Client(at, source)
         self._clients.append(client)
         if hello:
             client.send(hello)
