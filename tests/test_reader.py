@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgd.archive.final import Final, final_line, read_final
 from msgd.archive.reader import NotARecord, Record, read, read_days, records
 from msgd.archive.records import Form
+from msgd.archive.scan import scan, split
 from msgd.archive.source import Day, days
 
 STAMP = b"2026-11-23T02:51:07.123456+00:00"
@@ -141,3 +142,22 @@ def test_final(tmp_path: Path) -> None:
     assert read_final(str(tmp_path)) == Final("2026-11-20", 12345)
     (tmp_path / ".msgd.final").write_bytes(b"2026-11-20.log 123\n")
     assert read_final(str(tmp_path)) is None
+
+
+PIECES = [
+    HEAD + b" plain\n", HEAD + b"/s:001 a\n", HEAD + b"/s:002 b\n", HEAD + b"/t:1003 c\n",
+    HEAD + b"/s:004+1 d\n", HEAD + b"@n/s:005+2 e\n", HEAD + b"/s:006", b"\tmore\n", b"\tmo",
+    b"\x18\n", b"\0\0", b"\n", b"a note\n", HEAD + b"/s:7 no\n",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12), st.integers(1, 40))
+def test_reads_as_the_scan_at_a_start_does(pieces: list[bytes], size: int) -> None:
+    """What the server believes after a crash, and what a reader of the archive sees."""
+    data = b"".join(pieces)
+    blocks = [data[at : at + size] for at in range(0, len(data), size)]
+    seen: dict[tuple[str, str], int] = {}
+    for record in records(blocks):
+        if record.session:
+            seen[record.name.decode(), record.session.decode()] = record.number
+    assert seen == {split(key): last for key, last in scan(blocks).last.items()}

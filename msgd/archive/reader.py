@@ -18,9 +18,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
+from msgd.archive.records import CAN
 from msgd.archive.source import BLOCK, Day, days
-
-CAN = b"\x18"
 
 _RECORD = re.compile(
     rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d) "
@@ -72,13 +71,18 @@ class Reader:
         yield from self._records(data, at)
 
     def end(self) -> Iterator[Record]:
-        """The last record, once nothing more comes. An unfinished line is none."""
+        """The last record, once nothing more comes. An unfinished line is none.
+
+        A record that it continues is not whole, unless that is a session's and says so itself.
+        """
         data, self._kept = b"".join(self._kept), []
-        if data and not data.endswith(b"\n"):
-            if self._strict and not self._damaged:
-                raise NotARecord(f"an unfinished line at {self._offset}: {data[-80:]!r}")
-            return
-        yield from self._records(data, self._offset)
+        at = data.rfind(b"\n") + 1
+        rest = data[at:]
+        if rest and self._strict and not self._damaged:
+            raise NotARecord(f"an unfinished line at {self._offset + at}: {rest[-80:]!r}")
+        for record in self._records(data[:at], self._offset):
+            if record.session or not rest.startswith(b"\t"):
+                yield record
 
     def _last_begin(self, block: bytes) -> int:
         """Where the last line begins that does not continue a record; -1 if none does."""
@@ -97,21 +101,24 @@ class Reader:
             if begin != at:
                 self._strange(data[at:begin], offset + at)
             at = end
-            if not sound:
-                self._marks(found[0])
             stamp, origin, name, session, number, further, text = found.groups()
             lines = text.count(b"\n") if b"\n" in text else 0
+            surplus = b""
+            if number is not None and lines > (due := int(further or 0)):
+                text, surplus = _split(text, due)
+                end -= len(surplus)
+            if not sound:
+                self._marks(data[begin:end])
             if number is not None and lines < int(further or 0):
-                self._damaged = not text.endswith(CAN)
-                continue
-            if self._damaged or (not sound and CAN in text):
-                continue
-            if lines:
-                text = text.replace(b"\n\t", b"\n")
-            yield Record(
-                stamp, origin, name or b"", session or b"", int(number or 0), text,
-                offset + begin, offset + end,
-            )  # fmt: skip
+                self._damaged |= sound or CAN + b"\n" not in found[0]
+            elif not (self._damaged or (not sound and CAN in text)):
+                yield Record(
+                    stamp, origin, name or b"", session or b"", int(number or 0),
+                    text.replace(b"\n\t", b"\n") if lines else text,
+                    offset + begin, offset + end,
+                )  # fmt: skip
+            if surplus:
+                self._strange(surplus, offset + end)
         if at != len(data):
             self._strange(data[at:], offset + at)
 
@@ -128,6 +135,13 @@ class Reader:
             self._marks(line)
             if self._strict and not self._damaged and not line.endswith(CAN):
                 raise NotARecord(f"neither record nor continuation at {offset}: {line[:80]!r}")
+
+
+def _split(text: bytes, further: int) -> tuple[bytes, bytes]:
+    """A text with so many further lines, and the lines that somebody has written behind it."""
+    lines = text.split(b"\n")
+    surplus = b"".join(line + b"\n" for line in lines[further + 1 :])
+    return b"\n".join(lines[: further + 1]), surplus
 
 
 def records(blocks: Iterable[bytes], offset: int = 0, *, strict: bool = False) -> Iterator[Record]:
