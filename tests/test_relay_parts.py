@@ -41,6 +41,7 @@ from msgd.relay.options import load
 from msgd.relay.program import Program
 from msgd.relay.ship import Ship
 from msgd.relay.shipping import Progress, resume, sums
+from msgd.relay.standing import Standing
 
 DAY = "2026-11-20"
 
@@ -428,3 +429,25 @@ def test_ship_says_what_retention_will_delete(
         f"{days[0]}.log: was deleted before all of it was shipped; "
         "what is missing cannot be shipped any more",
     ]
+
+
+def test_how_long_ship_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under load there is always something to ship; what counts is how old it is."""
+    now = 100.0
+    monkeypatch.setattr("msgd.relay.standing.time.monotonic", lambda: now)
+
+    async def make() -> Standing:
+        return Standing(Program(None), 0)
+
+    standing = asyncio.run(make())
+    for step in range(50):  # a block a second, and always another one behind it
+        now += 1
+        standing.seen(step * 10, step * 10 + 15)
+        assert 0 < standing.since <= now
+        assert now - standing.since <= 3
+    for _ in range(50):  # the servers are away
+        now += 1
+        standing.seen(490, 2000)
+    assert now - standing.since >= 50
+    standing.seen(2000, 2000)
+    assert standing.since == 0

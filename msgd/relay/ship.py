@@ -43,6 +43,7 @@ log = logging.getLogger("msgd")
 LOOK_SECONDS = 0.01  # between two looks at today's file
 _SCAN_SECONDS = 5.0  # between two looks at the directory
 _TELL_SECONDS = 2.0  # between two `done` messages
+_UNREADABLE_SECONDS = 600.0  # before a damaged file is read again
 _MANY_CONFLICTS = 20
 
 _DAMAGED = (OSError, EOFError, zlib.error)  # a file that cannot be read
@@ -65,6 +66,7 @@ class Ship:
         self._done_sequence = 0
         self._unsaid: dict[str, Finished] = {}  # not yet told to the collector
         self._settled: dict[str, Look] = {}  # past days with nothing to do
+        self._unreadable: dict[str, float] = {}  # past days -> when to try again, monotonic
         self._conflicts = 0
         self._told = 0.0  # when the last `done` was published, monotonic
         self._standing = Standing(program, config.keep_days)
@@ -152,13 +154,11 @@ class Ship:
         if self._progress is None or size < self._progress.offset:
             self._progress = await self._resume(day, self._done.get(day.day))
         progress = self._progress
+        self._standing.seen(progress.offset, end)
         if progress.offset >= end:
-            self._standing.since = 0.0
             if progress.offset == day.base + final.offset:
                 self._shipped = final
             return False
-        if not self._standing.since:
-            self._standing.since = time.monotonic()
         await self._publish(progress, day, end)
         return True
 
@@ -179,11 +179,13 @@ class Ship:
             or not self._file.in_place(self._directory)
         ):
             self._forget()
+            if self._today != final.day:
+                self._today = final.day
+                self._standing.new_day()
             try:
                 self._file = Day(self._directory, final.day)
             except FileNotFoundError:
                 return None
-            self._today = final.day
         return self._file
 
     async def _resume(self, day: Day, done: Finished | None) -> Progress:
@@ -250,7 +252,8 @@ class Ship:
                 )
         self._standing.waiting = {day: looks[day].size for day in todo}
         self._standing.warn(todo)
-        return todo
+        now = time.monotonic()
+        return [day for day in todo if self._unreadable.get(day, 0) <= now]
 
     def _is_open(self, day: str) -> bool:
         """Whether msgd writes to this day's file, of which not all is final then."""
@@ -269,6 +272,7 @@ class Ship:
                 self._standing.say_once(
                     f"{day}.log: {_words(error)}; it is tried again", logging.ERROR
                 )
+                self._unreadable[day] = time.monotonic() + _UNREADABLE_SECONDS
                 return
             if done is None:
                 return

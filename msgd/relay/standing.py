@@ -22,7 +22,10 @@ class Standing:
         """``keep_days`` is msgd's own, 0 if it keeps all."""
         self.trouble = Trouble()
         self.waiting: dict[str, int] = {}  # past days to ship -> bytes on the disk
-        self.since = 0.0  # monotonic: today is behind; 0 while it is shipped up to its end
+        self.since = 0.0  # the oldest byte of today that is not shipped came then or later,
+        # monotonic; 0 while there is none
+        self._mark = 0  # all before this offset was there
+        self._marked = 0.0  # at this time
         self.today: Callable[[], int] = int  # bytes of today that are not shipped
         self.rate = Rate()
         self.figures = Figures(program)
@@ -37,6 +40,19 @@ class Standing:
         self.rate.add()
         self.figures.blocks.value += 1
         self.figures.bytes.value += size
+
+    def seen(self, offset: int, end: int) -> None:
+        """Today is shipped up to offset, and there is more up to end."""
+        if offset >= end:
+            self.since = 0.0
+        elif not self.since or offset >= self._mark:
+            now = time.monotonic()
+            self.since = self._marked if self.since else now
+            self._mark, self._marked = end, now
+
+    def new_day(self) -> None:
+        """What is seen from now on is another file."""
+        self.since = 0.0
 
     def say_once(self, words: str, level: int = logging.WARNING) -> None:
         if words not in self._said:
