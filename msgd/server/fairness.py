@@ -1,11 +1,16 @@
 """Whose turn it is: who is served first, how much is read from it, and when a group is complete.
 
-Each client has a share of the loop's time, and is charged for the work that it causes. Where
-several wait, the next is the one whose share and whose work, as it is to be expected, end first:
-fair queueing by start and finish times (Golestani's self-clocked fair queueing, 1994). A client
-that was idle gets no credit for it. What is to be expected is the worst that the bytes may cost
-that are there to be taken, and no more than these are taken. So a polite client waits for little
-more than one turn, whatever the others have prepared, and however many they are.
+Short work goes first. Clients that wait are sorted into classes by the work that is to be expected
+of them: the worst that the bytes may cost that are there to be taken, and no more than these are
+taken; each class has twice the work of the one below. One client of each class is served in each
+turn, so nobody starves; the rest of a turn is for the lowest. So a polite client, whose messages
+are short, waits for one turn and for those who ask for as little as it does, whatever the others
+have prepared, and however many they are.
+
+Within a class each client has a share of the loop's time, and is charged for the work that it
+causes: the next is the one whose share and whose work end first (self-clocked fair queueing,
+Golestani, 1994). A client that was idle gets no credit for it. Shares alone do not do: who has had
+as much as each of thousands, who have just come, would wait until all of them have been served.
 """
 
 from __future__ import annotations
@@ -28,9 +33,15 @@ _BYTE_SECONDS = 1e-9
 # The worst that a byte may cost: one to be read, as a line that is refused; and one that is held,
 # as part of a message that is to be escaped.
 _READ_SECONDS, _HELD_SECONDS = 0.35e-6, 0.1e-6
+# What any work may cost, however few bytes it is. More time than what is to be expected was not
+# the client's doing: the processor was busy with something else.
+_LEAST_SECONDS = 50e-6
+# A class has twice the work of the one below; more than the highest is not read at once.
+_HIGHEST_CLASS = 14
+_CLASS_SECONDS = 1e9  # more than a clock ever shows: classes first, shares within them
 # So much longer is a turn for each client that is ready: to find them stays a small part of it.
 _READY_SECONDS = 20e-6
-_LONGEST_TURN = 0.005
+_LONGEST_TURN = 0.015
 
 
 class Pace(NamedTuple):
@@ -48,11 +59,24 @@ SYNCED, UNSYNCED = Pace(2 << 20, 0.0007), Pace(512 << 10, 0.0001)
 class Share:
     """What one client has had of the loop's time, and how much is read from it at once."""
 
-    __slots__ = ("bite", "end", "pushes", "slow", "spent", "taken", "there", "waits")
+    __slots__ = (
+        "bite",
+        "end",
+        "expected",
+        "pushes",
+        "rank",
+        "slow",
+        "spent",
+        "taken",
+        "there",
+        "waits",
+    )
 
     def __init__(self) -> None:
         self.spent = 0.0  # seconds, of the clock that goes on as clients are served
-        self.end = 0.0  # the same, when what waits to be taken will have been served
+        self.expected = 0.0  # seconds, what waits to be taken at worst
+        self.rank = 0  # its class by that, 0 for the shortest work
+        self.end = 0.0  # where it stands among others: by its class, then by when its share ends
         self.waits = False  # to be served, among others
         self.bite = BITE_FIRST
         self.slow = False  # a bite of its has taken too long
@@ -101,12 +125,17 @@ class Fairness:
         share, there = client.share, client.to_take()
         share.waits, share.there = True, there
         share.spent = max(share.spent, self._clock)
-        share.end = share.spent + there * _READ_SECONDS + client.held * _HELD_SECONDS
+        expected = there * _READ_SECONDS + client.held * _HELD_SECONDS
+        share.expected = expected
+        share.rank = min(int(expected / _LEAST_SECONDS).bit_length(), _HIGHEST_CLASS)
+        share.end = share.rank * _CLASS_SECONDS + share.spent + expected
 
     def charge(self, share: Share, seconds: float, made: int) -> None:
         """So much time was spent for a client, and bytes of records and echoes made."""
+        if share.waits:
+            seconds = min(seconds, share.expected + _LEAST_SECONDS)
+            share.waits = False
         share.charge(seconds)
-        share.waits = False
         self._clock = max(self._clock, share.spent)
         share.spent = self._clock + seconds + made * _BYTE_SECONDS
 
@@ -114,12 +143,22 @@ class Fairness:
 class Turn:
     """The clients of one turn of the loop, in groups, each of which is one commit."""
 
-    __slots__ = ("_at", "_fairness", "_group_bytes", "_made", "_queue", "_until", "goes_on")
+    __slots__ = (
+        "_at",
+        "_fairness",
+        "_group_bytes",
+        "_made",
+        "_queue",
+        "_rank",
+        "_until",
+        "goes_on",
+    )
 
     def __init__(self, fairness: Fairness, ready: list[Connection], pace: Pace, now: float) -> None:
         self._fairness = fairness
         self._queue = fairness.order(ready)
         self._at = 0
+        self._rank = -1  # the class of the one that was served last
         self._group_bytes = pace.group_bytes
         self._made = 0  # bytes of records and echoes in this group
         self._until = now + min(pace.turn_seconds + _READY_SECONDS * len(ready), _LONGEST_TURN)
@@ -128,19 +167,24 @@ class Turn:
     def next(self, now: float) -> Connection | None:
         """The next client of this group; None when it is complete.
 
-        Who has sent more than was read comes again, as long as there is time.
+        Who has sent more than was read comes again, as long as there is time. When it is up, one
+        of each class that is left is served.
         """
         if self._made >= self._group_bytes:
             self._made = 0
             return None
-        if self._at == len(self._queue):
+        in_time = now < self._until
+        if self._at == len(self._queue) and in_time:
             self._queue = self._fairness.order([c for c in self._queue if c.share.pushes])
-            self._at = 0
-        if not self._queue or (now >= self._until and self._at):
-            self.goes_on = False
-            return None
-        self._at += 1
-        return self._queue[self._at - 1]
+            self._at, self._rank = 0, -1
+        for self._at in range(self._at, len(self._queue)):
+            client = self._queue[self._at]
+            if in_time or client.share.rank != self._rank:
+                self._rank = client.share.rank
+                self._at += 1
+                return client
+        self.goes_on = False
+        return None
 
     def charge(self, client: Connection, seconds: float, made: int) -> None:
         """A client was served, in this time; records and echoes were made for it."""
