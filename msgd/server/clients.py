@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import time
 from collections.abc import Iterator
+from itertools import islice
 from selectors import BaseSelector
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,9 @@ HELD_BYTES, HELD_MOST = 64 << 20, 256 << 20
 # What the kernel keeps for a client that does not read, or that we do not read from, each way.
 # setsockopt(2) doubles it (socket(7)), so 4,096 deaf clients take 1 GiB of it at most.
 KERNEL_BYTES = 64 << 10
+# What one turn does of what may be due for all clients at once: so many time-outs, and so many who
+# can take more of what they are owed. The others follow in the next turns.
+_AT_ONCE = 100
 _TURNED_AWAY = 64  # clients over the limit that may take their time to hear it
 
 
@@ -57,7 +62,6 @@ class Clients:
         self._all: set[Connection] = set()
         self._turned_away: set[Connection] = set()
         self._active: dict[Connection, None] = {}  # to be settled in this turn
-        self._lingering: dict[Connection, None] = {}  # shut, but not all of it acknowledged
         self._resumable: dict[Connection, None] = {}  # there is more in what was read from them
         self._stopping = False
         self._held = 0  # bytes of output and of unfinished input, of all clients
@@ -65,7 +69,14 @@ class Clients:
         self._idle: Timeouts[Connection] = Timeouts(0, alarm)
         self._quiet: Timeouts[Connection] = Timeouts(0, alarm)
         self._closing: Timeouts[Connection] = Timeouts(CLOSE_SECONDS, alarm)
-        self._timeouts = (self._handshake, self._idle, self._quiet, self._closing)
+        self._lingering: Timeouts[Connection] = Timeouts(LINGER_SECONDS, alarm)
+        self._timeouts = (
+            self._handshake,
+            self._idle,
+            self._quiet,
+            self._closing,
+            self._lingering,  # shut, but not all of it acknowledged
+        )
         self._unwatchable = Seldom(logging.ERROR, "%s: closed: it cannot be watched: %s")
         self._too_much = Seldom(logging.WARNING, "%s: closed: it held %d bytes of memory")
         self._set_limits(config)
@@ -110,6 +121,8 @@ class Clients:
         if origin.host:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         client = Connection(
             Plain(sock), origin, self._admission.protocol(), self._admission.entry(origin)
         )
@@ -155,6 +168,14 @@ class Clients:
         """Have it settled in this turn."""
         self._active[client] = None
 
+    def send_more(self, clients: list[Connection]) -> None:
+        """These can take more of what they are owed: some of them do, in this turn.
+
+        The selector names the others again. Chance decides, so that none is left behind.
+        """
+        some = clients if len(clients) <= _AT_ONCE else random.sample(clients, _AT_ONCE)
+        self._active.update(dict.fromkeys(some))
+
     def dismiss(self, client: Connection, now: float) -> None:
         """Close a client when it has taken what it is owed.
 
@@ -185,8 +206,8 @@ class Clients:
         Time that we have taken ourselves is not theirs: of whom something is there to be read is
         neither idle nor quiet, however late we look.
         """
-        late = [c for c in self._handshake.expired(now) if c.phase is Phase.GREETING]
-        for client in [*late, *self._idle.expired(now)]:
+        late = [c for c in _some(self._handshake, now) if c.phase is Phase.GREETING]
+        for client in [*late, *_some(self._idle, now)]:
             if self._is_busy(client):
                 again = self._handshake if client.phase is Phase.GREETING else self._idle
                 again.start(client, now)
@@ -195,11 +216,13 @@ class Clients:
                 self.dismiss(client, now)
             else:
                 self.break_off(client)
-        for client in self._closing.expired(now):
+        for client in _some(self._closing, now):
             self.break_off(client)
-        for client in self._quiet.expired(now):
+        for client in _some(self._quiet, now):
             client.quiet = True
             self._resumable[client] = None
+        for client in _some(self._lingering, now):
+            self._active[client] = None
 
     def _is_busy(self, client: Connection) -> bool:
         """Whether it waits for us, or for its quiet while, or has enough to do with our output."""
@@ -214,8 +237,6 @@ class Clients:
     def settle(self) -> None:
         """Send what this turn owes to its clients; then watch each of them, or close it."""
         active, self._active = self._active, {}
-        if self._lingering:
-            active |= self._lingering
         for client in active:  # each once: after that it may be closed
             if client.output_waits():
                 self._send(client)
@@ -248,7 +269,7 @@ class Clients:
     def _make_room(self) -> None:
         """Close those who hold most, until the bound on memory holds with some room."""
         for client in sorted(self._all, key=lambda client: -client.held):
-            if self._held <= HELD_MOST // 8 * 7:
+            if self._held <= HELD_MOST // 32 * 31:
                 break
             self._too_much(client.name, client.held)
             client.break_off()
@@ -268,8 +289,7 @@ class Clients:
         if client.half_closed or client.transport.unacknowledged() == 0:
             self._close(client)
         else:
-            self._lingering[client] = None
-            self._alarm.at(time.monotonic() + LINGER_SECONDS)
+            self._lingering.start(client, time.monotonic())
 
     def _watch(self, client: Connection) -> None:
         if client.can_resume():
@@ -301,7 +321,6 @@ class Clients:
         self._all.discard(client)
         self._turned_away.discard(client)
         self._active.pop(client, None)
-        self._lingering.pop(client, None)
         self._resumable.pop(client, None)
         for timeouts in self._timeouts:
             timeouts.stop(client)
@@ -318,3 +337,8 @@ class Clients:
         for client in self:
             client.break_off()
             self._close(client)
+
+
+def _some(timeouts: Timeouts[Connection], now: float) -> Iterator[Connection]:
+    """Those whose time has passed, as many as one turn bears."""
+    return islice(timeouts.expired(now), _AT_ONCE)

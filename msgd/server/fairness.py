@@ -177,11 +177,11 @@ class Turn:
         if self._at == len(self._queue) and in_time:
             self._queue = self._fairness.order([c for c in self._queue if c.share.pushes])
             self._at, self._rank = 0, -1
-        for self._at in range(self._at, len(self._queue)):
+        while self._at < len(self._queue):
             client = self._queue[self._at]
+            self._at += 1
             if in_time or client.share.rank != self._rank:
                 self._rank = client.share.rank
-                self._at += 1
                 return client
         self.goes_on = False
         return None

@@ -155,7 +155,7 @@ class Server:
 
     def _look_after(self, ready: list[tuple[SelectorKey, int]]) -> list[Connection]:
         """Signals and new clients at once; the clients that something is to be taken from."""
-        clients = self._clients.resumable()
+        clients, writable = self._clients.resumable(), list[Connection]()
         for key, events in ready:
             client = key.data
             if not isinstance(client, Connection):
@@ -163,7 +163,8 @@ class Server:
             elif events & EVENT_READ:
                 clients.append(client)
             else:
-                self._clients.activate(client)
+                writable.append(client)
+        self._clients.send_more(writable)
         return clients
 
     def _take_group(self, turn: Turn) -> None:
