@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -69,6 +70,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         finally:
             daemon.kill()
         assert "Traceback" not in daemon.log
+        assert not re.search(r"^msgd: \w*(Error|Exception): ", daemon.log, re.MULTILINE)
 
 
 @pytest.fixture

@@ -97,6 +97,42 @@ def test_a_proxy_tells_the_true_origin(start: Start, version: int) -> None:
     assert msgd.texts() == ["through"]
 
 
+def test_what_is_no_proxy_s_header_ends_that_connection_only(start: Start) -> None:
+    msgd = start(LOCAL + "proxy_from: 127.0.0.1\n")
+    with msgd.connect() as other:
+        for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 a b 1 2\r\n", b"PING\n"):
+            with msgd.connect() as client:
+                client.send(nonsense)
+                assert client.rest() == b""
+        other.send(_header(1, "192.0.2.7", 4711) + b"PING\n")
+        other.expect(b"PONG\n")
+    msgd.wait_log("a PROXY line with a malformed address")
+
+
+def test_a_local_socket_beside_proxies(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "msgd.sock"
+    msgd = start(f"listen: [127.0.0.1, {path}]\nproxy_from: 127.0.0.1\n")
+    with socket.socket(socket.AF_UNIX) as local:
+        local.connect(str(path))
+        local.sendall(b"PING\nMESG here\n")
+        wait_for(lambda: msgd.texts() == ["here"])
+    assert "cannot accept" not in msgd.log
+
+
+def test_whoever_comes_through_a_proxy_is_judged_as_anybody(start: Start) -> None:
+    """Also where its address is one from which proxies may speak."""
+    config = "proxy_from: 127.0.0.0/8\nallow: 127.0.0.9\nlimits: {clients_per_address: 1}\n"
+    msgd = start(LOCAL + config)
+    with msgd.connect() as client:
+        client.send(_header(2, "127.0.0.8", 4711) + b"PING\n")
+        assert client.rest() == b""
+    with msgd.connect() as first, msgd.connect() as second:
+        first.send(_header(2, "127.0.0.9", 4711) + b"PING\n")
+        first.expect(b"PONG\n")
+        second.send(_header(2, "127.0.0.9", 4712) + b"PING\n")
+        assert second.rest() == b""
+
+
 def _header(version: int, host: str, port: int) -> bytes:
     if version == 1:
         return f"PROXY TCP4 {host} 127.0.0.1 {port} 6743\r\n".encode()

@@ -66,24 +66,29 @@ class Admission:
         return Entry(self, None) if self._context is not None else None
 
     def _is_proxy(self, origin: Origin) -> bool:
-        return bool(self._proxies) and origin.host in self._proxies
+        return bool(origin.host and self._proxies) and origin.host in self._proxies
 
     def allows(self, origin: Origin) -> bool:
-        """Whether this address may connect; of a Unix-domain socket its mode decides."""
-        if not (origin.host and self._allow) or self._is_proxy(origin):
-            return True
-        if origin.host in self._allow:
+        """Whether this address may connect: of a proxy its clients are judged."""
+        return self._is_proxy(origin) or self._allows_client(origin)
+
+    def _allows_client(self, origin: Origin) -> bool:
+        """The same for a client itself; of a Unix-domain socket its mode decides."""
+        if not (origin.host and self._allow) or origin.host in self._allow:
             return True
         self._forbidden(origin.text)
         return False
 
     def has_place(self, origin: Origin, clients: int) -> bool:
         """Whether there is a place beside this number of clients; a proxy needs none of its own."""
-        most = self._limits.clients_per_address
         if clients >= self._limits.clients + (0 if origin.host else _KEPT_PLACES):
             self._busy(origin.text, f"limits.clients: {self._limits.clients}")
             return False
-        if most and not self._is_proxy(origin) and self._places[origin.place] >= most:
+        return self._is_proxy(origin) or self._has_own_place(origin)
+
+    def _has_own_place(self, origin: Origin) -> bool:
+        most = self._limits.clients_per_address
+        if most and self._places[origin.place] >= most:
             self._busy(origin.text, f"limits.clients_per_address: {most}")
             return False
         return True
@@ -128,7 +133,7 @@ class Admission:
     def come_through(self, client: Connection, host: str, port: int) -> bool:
         """A proxy has told where its client comes from; whether that may come in."""
         origin = addresses.tcp(host, port)
-        if not self.allows(origin) or not self.has_place(origin, 0):
+        if not (self._allows_client(origin) and self._has_own_place(origin)):
             return False
         self.leave(client.origin)
         self.enter(origin)

@@ -23,8 +23,8 @@ _FAMILIES = {0x00: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 2
 _TCP4, _TCP6 = 0x11, 0x21
 
 
-class ProxyError(Exception):
-    """No PROXY header, or a malformed one: close. The text is for the log."""
+class ProxyError(OSError):
+    """No PROXY header, or a malformed one: the connection is broken. The text is for the log."""
 
 
 class Origin(NamedTuple):
