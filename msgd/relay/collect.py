@@ -30,6 +30,8 @@ log = logging.getLogger("msgd")
 
 _RECONCILE_SECONDS = 600.0
 _HOUSEKEEPING_SECONDS = 600.0
+_NEXT_KEEPER_SECONDS = 0.3
+_PROVE_SECONDS = 0.5  # between two looks at what is not yet proven
 _DONE = ".done"
 
 
@@ -59,7 +61,7 @@ class Collect:
         """Collect until asked to stop. Raises Denied, Fatal."""
         log.info("collecting in %s", self._copies.directory)
         try:
-            await together(self._collect(), self._keep_house())
+            await together(self._collect(), self._keep_proving(), self._keep_house())
         finally:
             for keeper in self._keepers.values():
                 keeper.stop()
@@ -132,7 +134,7 @@ class Collect:
             while not self._program.stopping.is_set():
                 self._pending = consumer.pending
                 if not consumer.pending:
-                    await self._when_up_to_date()
+                    await self._reconcile_if_due()
                     self._trouble.over()
                 messages = await self._program.unless_stopped(consumer.next())
                 if messages:
@@ -140,12 +142,19 @@ class Collect:
         finally:
             await consumer.close()
 
-    async def _when_up_to_date(self) -> None:
+    async def _reconcile_if_due(self) -> None:
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
             self._reconcile_at = time.monotonic() + _RECONCILE_SECONDS
-        for part, finished in [*self._unproven.items()]:
-            await asyncio.to_thread(self._prove, part, finished)
+
+    async def _keep_proving(self) -> None:
+        """Beside the rest: many long days take minutes."""
+        while not self._program.stopping.is_set():
+            for part, finished in [*self._unproven.items()]:
+                await asyncio.to_thread(self._prove, part, finished)
+                if self._program.stopping.is_set():
+                    break
+            await self._program.sleep(_PROVE_SECONDS)
 
     def _write(self, messages: list[Message]) -> None:
         """Put a batch into the files: one fdatasync a file, and only then the note."""
@@ -236,7 +245,8 @@ class Collect:
         except OSError as error:
             self._say_once(f"{path}: {error.strerror or error}", logging.ERROR)
             return
-        self._unproven.pop(part, None)
+        if self._unproven.get(part) == finished:
+            del self._unproven[part]
         if right:
             self._copies.note_proof(part, Proof(finished.size, finished.sha256))
             log.info("%s: is what %s has", path, part.node)
@@ -305,8 +315,9 @@ class Collect:
                     folder = self._copies.folder(node)
                     keeper = self._keepers.setdefault(node, Housekeeper(folder))
                     keeper.wish(await asyncio.to_thread(self._copies.first_unproven, node))
-            for keeper in self._keepers.values():
+            for keeper in [*self._keepers.values()]:  # one after the other: each is a process
                 keeper.step(self._config.keep_days, self._config.compress)
+                await self._program.sleep(_NEXT_KEEPER_SECONDS)
             await self._program.sleep(1)
 
     def _say_once(self, words: str, level: int = logging.WARNING) -> None:
