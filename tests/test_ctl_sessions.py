@@ -276,3 +276,16 @@ def test_a_session_stays_with_its_server() -> None:
         with pytest.raises(BlockingIOError):
             listener.accept()
     assert (done.returncode, done.stdout) == (0, "a\nb\n")
+
+
+def test_another_server_goes_on_and_the_doubt_is_said(start: Start) -> None:
+    """The first server goes away for good, with a message of which nobody knows what became."""
+    other = start("listen: 127.0.0.1\n")
+    gone = session(0, (b"MESG a\nMESG b\nMESG c\n", b"MESG a\n"))
+    with scripted(gone) as port:
+        at = f"127.0.0.1:{port},127.0.0.1:{other.port}"
+        done = msgctl("send", "--retry", "20", "-H", at, stdin=b"a\nb\nc\n")
+    assert (done.returncode, done.stdout) == (0, "a\nb\nc\n")
+    assert "line 2 to line 3 sent once more" in done.stderr
+    assert "perhaps in both archives" in done.stderr
+    assert other.texts() == ["b", "c"]

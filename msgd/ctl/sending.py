@@ -27,6 +27,7 @@ class Sending:
         session: str | None,
     ) -> None:
         self._server = where
+        self._address = ""  # of the server that was connected last
         self._source = source
         self._printer = printer
         self._retry = retry
@@ -76,8 +77,9 @@ class Sending:
             return self._server.connect()
 
     def _say_what_is_there(self, client: Client) -> None:
-        if self._session is None:
-            self._warn_of_doubles()
+        moved, self._address = self._address not in ("", client.address), client.address
+        if self._session is None or moved:
+            self._warn_of_doubles("in both archives" if moved else "twice in the archive")
         elif self._named and not self._begun and client.last:
             self._printer.say_already(self._session, client.last)
         self._begun = True
@@ -88,13 +90,14 @@ class Sending:
         if self._printer.closed:
             self._source.ended = True  # what is under way is still waited for
 
-    def _warn_of_doubles(self) -> None:
+    def _warn_of_doubles(self, where: str) -> None:
+        """A session ends the doubt on its own server only."""
         if doubtful := self._pipeline.unknown:
             first = self._pipeline.answered + 1
             places = self._source.places(first, first + doubtful - 1)
             complain(
                 f"connected again; {places} sent once more: sent before, without a confirmation,"
-                " so perhaps twice in the archive"
+                f" so perhaps {where}"
             )
 
     def _finish(self) -> int:

@@ -70,7 +70,7 @@ class Server:
     def connect(self, session: str | None = None) -> Client:
         """A new connection, to the first place that has a server; raises `MsgdError`.
 
-        A session belongs to one server: behind its first connection no other place is tried.
+        A session belongs to one server: the one that was connected last is tried first.
         """
         failures = []
         for place in self._places:
@@ -80,8 +80,7 @@ class Server:
                 failures.append(str(error))
                 continue
             self.place = place
-            if session is not None:
-                self._places = (place,)
+            self._places = (place, *(other for other in self._places if other != place))
             return client
         raise NotConnected("; ".join(failures))
 
