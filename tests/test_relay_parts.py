@@ -31,7 +31,7 @@ from msgd.relay.blocks import (
     read_done,
     write_done,
 )
-from msgd.relay.collect import Collect
+from msgd.relay.collect import Calendar, Collect
 from msgd.relay.connecting import version_warning
 from msgd.relay.copies import Copies, Copy, Differs, Put, first_difference, place
 from msgd.relay.engine import Engine, Reply, parse_headers
@@ -451,3 +451,20 @@ def test_how_long_ship_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert now - standing.since >= 50
     standing.seen(2000, 2000)
     assert standing.since == 0
+
+
+def test_a_clock_that_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed, today = 0.0, date(2026, 11, 20)
+
+    class Today(date):
+        @classmethod
+        def today(cls) -> date:  # type: ignore[override]
+            return today
+
+    monkeypatch.setattr("msgd.relay.collect.date", Today)
+    monkeypatch.setattr("msgd.relay.collect.elapsed", lambda: passed)
+    calendar, found = Calendar(), []
+    for days, seconds in ((0, 600), (1, 600), (1, 86_400), (5, 600), (0, 600), (1, 86_400)):
+        today, passed = today + timedelta(days), passed + seconds
+        found.append(calendar.has_jumped())
+    assert found == [False, False, False, True, True, False]

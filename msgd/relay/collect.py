@@ -14,6 +14,7 @@ import time
 from datetime import date, timedelta
 from typing import Any
 
+from msgd.archive.days import elapsed
 from msgd.archive.housekeeper import Housekeeper
 from msgd.errors import Fatal
 from msgd.relay.blocks import PREFIX, Finished, Message, Part, parse_subject, read_done
@@ -31,6 +32,7 @@ log = logging.getLogger("msgd")
 _RECONCILE_SECONDS = 600.0
 _HOUSEKEEPING_SECONDS = 600.0
 _NEXT_KEEPER_SECONDS = 0.3
+_DAY_SECONDS = 86_400
 _PROVE_SECONDS = 0.5  # between two looks at what is not yet proven
 _DONE = ".done"
 
@@ -54,6 +56,7 @@ class Collect:
         self._rate = Rate()
         self._figures = _Figures(program)
         self._keepers: dict[str, Housekeeper] = {}
+        self._calendar = Calendar()
         program.status = self.status
         program.before_metrics = self._look_up
 
@@ -305,20 +308,25 @@ class Collect:
 
     async def _keep_house(self) -> None:
         """Delete and compress as msgd does, by the same code: only what was proven."""
-        due = 0.0
-        if not self._config.keep_days and self._config.compress == "none":
+        due, keep_days = 0.0, self._config.keep_days
+        if not keep_days and self._config.compress == "none":
             return
         while not self._program.stopping.is_set():
             if time.monotonic() >= due:
                 due = time.monotonic() + _HOUSEKEEPING_SECONDS
-                for node in await asyncio.to_thread(self._copies.nodes):
-                    folder = self._copies.folder(node)
-                    keeper = self._keepers.setdefault(node, Housekeeper(folder))
-                    keeper.wish(await asyncio.to_thread(self._copies.first_unproven, node))
+                keep_days = 0 if self._calendar.has_jumped() else self._config.keep_days
+                await self._wish()
             for keeper in [*self._keepers.values()]:  # one after the other: each is a process
-                keeper.step(self._config.keep_days, self._config.compress)
+                keeper.step(keep_days, self._config.compress)
                 await self._program.sleep(_NEXT_KEEPER_SECONDS)
             await self._program.sleep(1)
+
+    async def _wish(self) -> None:
+        """A new keeper each time: its day follows what is proven, which is no calendar."""
+        for node in await asyncio.to_thread(self._copies.nodes):
+            if node not in self._keepers or not self._keepers[node].running:
+                self._keepers[node] = Housekeeper(self._copies.folder(node))
+                self._keepers[node].wish(await asyncio.to_thread(self._copies.first_unproven, node))
 
     def _say_once(self, words: str, level: int = logging.WARNING) -> None:
         if words not in self._said:
@@ -338,6 +346,23 @@ class Collect:
         figures.bad.value = len(self._differing) + len(self._short)
         figures.unproven.value = len(self._unproven)
         figures.trouble.value = int(bool(self._trouble.words))
+
+
+class Calendar:
+    """Sees that the clock has jumped: then nothing is deleted before the next day."""
+
+    def __init__(self) -> None:
+        self._seen = date.today(), elapsed()
+        self._jumped: date | None = None
+
+    def has_jumped(self) -> bool:
+        """Whether it has come to today by jumping over a day."""
+        (last, at), self._seen = self._seen, (date.today(), elapsed())
+        today, now = self._seen
+        if (today - last).days > (now - at) // _DAY_SECONDS + 1:
+            log.warning("the clock has jumped from %s to %s; nothing is deleted today", last, today)
+            self._jumped = today
+        return self._jumped == today
 
 
 class _Figures:
