@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import socket
@@ -33,12 +34,19 @@ def can_sync() -> bool:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody has now. All are taken at once, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [found.getsockname()[1] for found in sockets]
-    for found in sockets:
-        found.close()
-    return ports
+    """Ports that nobody has now, of those that the kernel gives to nobody by itself: else another
+    test's client might take one before its server does.
+    """
+    found: list[int] = []
+    while len(found) < number:
+        port = random.randrange(20_000, 30_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        if port not in found:
+            found.append(port)
+    return found
 
 
 class NatsServer:
