@@ -20,6 +20,7 @@ from msgd.relay.options import load
 from tests.campaign import relay as chaos
 from tests.lab import creds, mounts, show_relay
 from tests.lab.certificates import Authority
+from tests.lab.manager import Manager
 from tests.lab.nats import NatsServer, find_server, free_ports
 from tests.lab.relay import Relay
 from tests.lab.waiting import wait_for
@@ -48,6 +49,7 @@ class Bench:
         collect: str = "",
         name: str = "",
         archive: Path | None = None,
+        env: dict[str, str] | None = None,
     ) -> Relay:
         config = f"node: web1\narchive: {archive or self.archive}\n{more}\n"
         if "servers:" not in more:
@@ -56,7 +58,7 @@ class Bench:
         if "max_bytes" not in collect:
             config += "  max_bytes: 1073741824\n"
         config += f"  {collect}\n"
-        self.relays.append(Relay(self.folder / (name or verb), verb, config))
+        self.relays.append(Relay(self.folder / (name or verb), verb, config, env))
         return self.relays[-1]
 
     def write(self, day: str, data: bytes, *, final: bool = True) -> Path:
@@ -555,3 +557,16 @@ def test_without_the_library(tmp_path: Path) -> None:
     assert relay.wait() == 78
     assert "nats-py is not installed" in relay.log
     assert relay.log.count("\n") == 1
+
+
+def test_what_the_manager_is_told(bench: Bench, tmp_path: Path) -> None:
+    bench.write("2026-11-22", lines(22, 5))
+    manager = Manager(tmp_path)
+    ship = "STATUS=0 bytes and 0 s behind; 0 blocks a second"
+    collect = "STATUS=0 blocks behind; 0 blocks a second"
+    relays = [bench.run(verb, env=manager.env()) for verb in ("collect", "ship")]
+    manager.wait_for("READY=1", "WATCHDOG=1", ship, collect)
+    bench.wait_copy("2026-11-22.log", lines(22, 5))
+    assert [relay.stop() for relay in relays] == [0, 0]
+    manager.wait_for("STOPPING=1")
+    manager.close()

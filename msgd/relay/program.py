@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from msgd import __version__
 from msgd.process import systemd
+from msgd.process.log import catch_up
 from msgd.process.metrics import Registry
 
 log = logging.getLogger("msgd")
@@ -81,6 +82,7 @@ class Program:
                 self._said = text
             if watchdog is not None:
                 systemd.notify("WATCHDOG=1")
+            catch_up()
             if time.monotonic() >= due:
                 due = time.monotonic() + _METRICS_SECONDS
                 self._write_metrics()

@@ -32,5 +32,11 @@ class Manager:
         while count:
             count -= self._socket.recv(4096) == b"WATCHDOG=1"
 
+    def wait_for(self, *messages: str) -> None:
+        """Wait until each of these was said, in whatever order."""
+        missing = {message.encode() for message in messages}
+        while missing:
+            missing.discard(self._socket.recv(4096))
+
     def close(self) -> None:
         self._socket.close()
