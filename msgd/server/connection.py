@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Output that a client has not taken; with more than this it is not read from.
 OUTPUT_BYTES = 64 * 1024
 _PIECES = 256
+# A handshake is more work than so few bytes are usually; and who is talking goes first.
+_GREETING_BYTES = 256
 
 
 class Phase(Enum):
@@ -144,8 +146,11 @@ class Connection:
         )
 
     def to_take(self) -> int:
-        """Bytes that wait to be taken from it, read before or not."""
-        return BITE_FIRST if self.protocol.paused else self.transport.unread()
+        """Bytes that wait to be taken from it, read before or not, or as much work as these."""
+        if self.protocol.paused:
+            return BITE_FIRST
+        unread = self.transport.unread()
+        return max(unread, _GREETING_BYTES) if self.phase is Phase.GREETING else unread
 
     def wanted(self) -> int:
         """The events that the selector is to watch for this client."""

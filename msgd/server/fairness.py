@@ -36,6 +36,8 @@ _READ_SECONDS, _HELD_SECONDS = 0.35e-6, 0.1e-6
 # What any work may cost, however few bytes it is. More time than what is to be expected was not
 # the client's doing: the processor was busy with something else.
 _LEAST_SECONDS = 50e-6
+# To let go of a client that has left; it is urgent for nobody, so it is no short work.
+_LEFT_SECONDS = 500e-6
 # A class has twice the work of the one below; more than the highest is not read at once.
 _HIGHEST_CLASS = 14
 _CLASS_SECONDS = 1e9  # more than a clock ever shows: classes first, shares within them
@@ -126,6 +128,7 @@ class Fairness:
         share.waits, share.there = True, there
         share.spent = max(share.spent, self._clock)
         expected = there * _READ_SECONDS + client.held * _HELD_SECONDS
+        expected = expected or _LEFT_SECONDS
         share.expected = expected
         share.rank = min(int(expected / _LEAST_SECONDS).bit_length(), _HIGHEST_CLASS)
         share.end = share.rank * _CLASS_SECONDS + share.spent + expected
