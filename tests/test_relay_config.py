@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -123,3 +124,14 @@ def test_the_units_exposure(unit: Path) -> None:
     line = ["systemd-analyze", "security", "--offline=true", "--threshold=15", str(unit)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr
+
+
+def test_the_unit_knows_where_the_archive_is() -> None:
+    """As a user without a home, which has no other default."""
+    (unit,) = [unit for unit in UNITS if "ship" in unit.name]
+    found = re.search(r"^Environment=(.*)=(.*)$", unit.read_text(), re.MULTILINE)
+    assert found
+    line = [sys.executable, "-m", "msgd.relay.command", "ship", "--check"]
+    env = {**os.environ, found[1]: found[2]}
+    done = subprocess.run(line, env=env, capture_output=True, text=True, check=True)
+    assert "\narchive: /var/log/msgd\n" in done.stdout
