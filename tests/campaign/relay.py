@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from msgd.archive.reader import read_days
@@ -99,6 +99,12 @@ class Node:
         self.msgd.kill()
         self.msgd = self._start()
 
+    def end(self) -> None:
+        for writer in self.writers:
+            writer.stop()
+        self.msgd.kill()
+        self.ship.kill()
+
     def files(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.archive.glob("????-??-??.log")}
 
@@ -113,25 +119,42 @@ class World:
             if servers > 1
             else [NatsServer(folder / "nats", free_ports(1)[0])]
         )
+        self._ends = ExitStack()
+        self._folder = folder
+        self.collected = folder / "collected"
+        self.happened = 0
+        try:
+            self._start(servers, window)
+        except BaseException:
+            self.end()
+            raise
+
+    def _start(self, servers: int, window: int) -> None:
+        folder = self._folder
         for server in self.servers:
+            self._ends.callback(server.kill)
             server.start(wait=False)
         for server in self.servers:
             server.wait()
         self.networks = [Network(server.port) for server in self.servers]
+        for network in self.networks:
+            self._ends.callback(network.stop)
         urls = ", ".join(f"nats://127.0.0.1:{network.port}" for network in self.networks)
-        self.collected = folder / "collected"
         self._collect_config = (
             f"servers: [{urls}]\ncollect:\n  directory: {self.collected}\n"
             f"  replicas: {servers}\n  max_bytes: {4 << 30}\n"
         )
-        self.collect = Relay(folder / "collect", "collect", self._collect_config)
-        self.nodes = [
-            Node(folder / name, name, urls, port, window)
-            for name, port in zip(("web1", "web2"), free_ports(2), strict=True)
-        ]
-        self._folder = folder
+        self.collect = self._relay(folder / "collect", "collect", self._collect_config)
         self._more: list[Relay] = []
-        self.happened = 0
+        self.nodes: list[Node] = []
+        for name, port in zip(("web1", "web2"), free_ports(2), strict=True):
+            self.nodes.append(Node(folder / name, name, urls, port, window))
+            self._ends.callback(self.nodes[-1].end)
+
+    def _relay(self, folder: Path, verb: str, config: str) -> Relay:
+        relay = Relay(folder, verb, config)
+        self._ends.callback(relay.kill)
+        return relay
 
     def happen(self) -> None:
         """One thing, at random."""
@@ -177,11 +200,11 @@ class World:
     def _second(self, node: Node) -> None:
         """A relay that was thought dead, and a collector that must stay out."""
         folder = self._folder / f"second{len(self._more)}"
-        self._more.append(Relay(folder, "ship", node.config))
+        self._more.append(self._relay(folder, "ship", node.config))
         time.sleep(self.chance.uniform(0.1, 1))
         if len(self._more) > 2:
             self._more[-3].kill()
-        other = Relay(folder / "collect", "collect", self._collect_config)
+        other = self._relay(folder / "collect", "collect", self._collect_config)
         assert other.wait() == 1, other.log
 
     def check(self) -> str:
@@ -226,17 +249,8 @@ class World:
             time.sleep(0.1)
 
     def end(self) -> None:
-        for node in self.nodes:
-            for writer in node.writers:
-                writer.stop()
-            node.msgd.kill()
-            node.ship.kill()
-        for relay in (self.collect, *self._more):
-            relay.kill()
-        for server in self.servers:
-            server.kill()
-        for network in self.networks:
-            network.stop()
+        """Whatever has been started."""
+        self._ends.close()
 
 
 def _again(relay: Relay) -> None:
