@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import selectors
 import signal
 import socket
 import struct
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.openmetrics import parser
 
+from msgd.archive.sessions import Sessions
+from msgd.config.options import load
+from msgd.server.addresses import unix
+from msgd.server.clients import Clients
+from msgd.server.fairness import Fairness, Pace, Turn
+from msgd.server.figures import Figures
+from msgd.server.sessions import Writers
+from msgd.server.timers import Alarm
 from tests.conftest import PASSWORD_HASH, Daemon, Start
 from tests.lab import tracing
 from tests.lab.client import Client
@@ -37,6 +46,18 @@ def test_time_outs_are_not_charged_for_our_own_delay(start: Start) -> None:
             assert client.line() == b"PONG\n"
         assert clients[0].ask(b"MESG in time\n") == b"MESG in time\n"
         assert clients[1].rest() == b""  # idle in the end
+
+
+def test_whoever_asks_and_does_not_read_is_idle(start: Start) -> None:
+    """Also where what it has asked waits to be answered: it could be, if it read the answers."""
+    msgd = start(LOCAL + "limits: {idle_seconds: 0.2}\n", "--verbose")
+    deaf = msgd.line_client()
+    deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.socket.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            deaf.socket.send(b"SESS a\n" * 10_000)
+    msgd.wait_log("closed after a time-out")
 
 
 def test_a_bare_message_is_not_cut_by_our_own_delay(start: Start) -> None:
@@ -131,6 +152,36 @@ def test_whoever_comes_through_a_proxy_is_judged_as_anybody(start: Start) -> Non
         first.expect(b"PONG\n")
         second.send(_header(2, "127.0.0.9", 4712) + b"PING\n")
         assert second.rest() == b""
+
+
+def test_whoever_is_closed_between_two_groups_of_a_turn_is_left_alone() -> None:
+    """Nothing is asked of its descriptor, no time-out begins, and the loop has nothing to do."""
+    with ExitStack() as stack:
+        selector, fairness = stack.enter_context(selectors.DefaultSelector()), Fairness()
+        alarm, figures, writers = Alarm(), Figures(), Writers(Sessions(1))
+        clients = Clients(selector, alarm, fairness, writers, figures, load(None))
+        now = time.monotonic()
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            stack.enter_context(theirs).sendall(b"PINGMESG " + b"x" * 10_000)
+            ours.setblocking(False)
+            clients.admit(ours, unix(ours), now)
+        first, second = both = list(clients)
+        turn = Turn(fairness, both, Pace(1, 100.0), now)
+        while client := turn.next(now):
+            client.take(4096, b"stamp")
+            client.share.pushes = True
+            turn.charge(client, 0.0, 0)
+            if client is both[-1]:
+                break
+        clients.break_off(first)
+        clients.settle()
+        assert turn.next(now) is second
+        clients.heard(first, now)
+        clients.settle()
+        clients.expire(now + 1)
+        assert first not in clients.resumable()
+        clients.close()
 
 
 def _header(version: int, host: str, port: int) -> bytes:

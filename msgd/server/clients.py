@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgd.process.log import Seldom
 from msgd.server.admission import Admission
-from msgd.server.connection import Connection, Phase
+from msgd.server.connection import OUTPUT_BYTES, Connection, Phase
 from msgd.server.fairness import BITE_FIRST, BITE_MOST, Fairness
 from msgd.server.timers import Alarm, Timeouts
 from msgd.server.transport import Plain
@@ -157,7 +157,12 @@ class Clients:
         return BITE_MOST if self._held < HELD_BYTES else BITE_FIRST
 
     def heard(self, client: Connection, now: float) -> None:
-        """Something was taken from this client: its time-outs begin again."""
+        """Something was taken from this client: its time-outs begin again.
+
+        One that an earlier group of this turn has closed has none.
+        """
+        if client.phase is Phase.GONE:
+            return
         if client.protocol.unfinished:
             self._quiet.start(client, now)
         if self._idles and client in self._idle:
@@ -226,9 +231,12 @@ class Clients:
 
     def _is_busy(self, client: Connection) -> bool:
         """Whether it waits for us, or for its quiet while, or has enough to do with our output."""
-        waits = client.phase is Phase.WAITING or client.protocol.paused
+        if client.phase is Phase.WAITING or client.takes_output():
+            return True
+        if client.pending > OUTPUT_BYTES:  # whatever of it waits for us, it does not read
+            return False
         reads = client.wants_read() and client.is_talking() and client.transport.unread() > 0
-        return waits or reads or client.protocol.unfinished or client.takes_output()
+        return reads or client.protocol.paused or client.protocol.unfinished
 
     def next(self) -> float:
         """When `expire` is to be called, or the `resumable` to be gone on with."""
@@ -263,7 +271,7 @@ class Clients:
     def _send(self, client: Connection) -> None:
         try:
             client.send()
-        except OSError:
+        except (OSError, MemoryError):  # many small pieces are joined, and text is encrypted
             client.break_off()
 
     def _make_room(self) -> None:
@@ -328,6 +336,7 @@ class Clients:
             self._selector.unregister(client.transport.socket)
         self._held -= client.held
         client.held = client.interest = 0
+        client.share.pushes = False  # later groups of this turn ask it for nothing
         self._admission.leave(client.origin)
         self._writers.leave(client)
         client.transport.socket.close()
