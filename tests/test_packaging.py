@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import msgd
-from msgd.server.clients import KERNEL_BYTES
+from tests.campaign.bound import kernel_memory
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -71,8 +71,8 @@ def test_the_unit_bears_what_the_defaults_may_take() -> None:
     kernel = re.search(r"up to (\d+) KiB for a client that neither reads", page)
     assert daemon
     assert kernel
-    assert int(kernel[1]) << 10 == 2 * 2 * KERNEL_BYTES  # each way, and setsockopt doubles it
-    told = (int(daemon[1]) << 20) + 4096 * (int(kernel[1]) << 10)
+    assert int(kernel[1]) << 10 == kernel_memory(1)
+    told = (int(daemon[1]) << 20) + kernel_memory(4096)
     assert 1.2 * told < int(most.removesuffix("G")) << 30 < 2 * told
 
 

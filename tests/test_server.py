@@ -212,7 +212,7 @@ def test_who_reads_slowly_after_the_last_word_costs_no_processor(start: Start) -
         fill(slow)
         msgd.wait_log("closed after a time-out")
         slow.socket.setblocking(True)
-        wait_for(lambda: slow.read(1 << 12) and has_said_goodbye(slow), "the server's FIN")
+        wait_for(lambda: slow.read(1 << 14) and has_said_goodbye(slow), "the server's FIN")
         used = cpu_seconds(msgd.pid)
         time.sleep(1)  # the window in which its processor time is measured
         assert cpu_seconds(msgd.pid) - used < 0.2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgd.server.clients import HELD_MOST
+from msgd.server.clients import HELD_MOST, KERNEL_RECEIVES, KERNEL_SENDS
 from msgd.server.fairness import BITE_MOST, SYNCED
 
 BASE_BYTES = 40 << 20  # the daemon itself, and what malloc keeps
@@ -16,6 +16,10 @@ GROWTH, OBJECT_BYTES = len(b"FAIL unknown header\n"), 240
 MESSAGE_GROWTH = 2 + 3 * (6 + 10)
 
 
+# Of what is held, for the room that a bytearray keeps to grow (an eighth), and malloc's gaps.
+SPARE = 4
+
+
 def most_memory(clients: int, message_bytes: int, tls: bool = False) -> int:
     """Bytes of memory that this number of clients can make the daemon take, whatever they send.
 
@@ -25,4 +29,15 @@ def most_memory(clients: int, message_bytes: int, tls: bool = False) -> int:
     """
     bite = BITE_MOST * (1 + GROWTH + OBJECT_BYTES)
     group = 3 * SYNCED.group_bytes + max(bite, MESSAGE_GROWTH * message_bytes)
-    return BASE_BYTES + HELD_MOST + group + clients * (CLIENT_BYTES + tls * TLS_BYTES)
+    return (
+        BASE_BYTES
+        + HELD_MOST
+        + HELD_MOST // SPARE
+        + group
+        + clients * (CLIENT_BYTES + tls * TLS_BYTES)
+    )
+
+
+def kernel_memory(clients: int) -> int:
+    """Bytes that the kernel keeps for as many that send and do not read: setsockopt doubles it."""
+    return clients * 2 * (KERNEL_RECEIVES + KERNEL_SENDS)
