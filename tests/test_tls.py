@@ -141,10 +141,11 @@ def test_much_in_both_directions_at_once(place: Place) -> None:
     assert len(msgd.texts()) == 4000
 
 
-def test_half_close_is_answered_and_then_closed(place: Place) -> None:
-    """close_notify behind whole lines: they are archived and echoed, then close_notify comes."""
+@pytest.mark.parametrize("end", ["close_notify", "cut"])
+def test_half_close_is_answered_and_then_closed(place: Place, end: str) -> None:
+    """The end behind whole lines: they are archived and echoed, then close_notify comes."""
     msgd = place.daemon()
-    lines = b"MESG x\n" * 3000
+    lines = b"MESG x\n" * 3000 + b"SESS s\nMESG in a session\n"
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     session = place.context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with msgd.connect() as client:
@@ -156,20 +157,29 @@ def test_half_close_is_answered_and_then_closed(place: Place) -> None:
                 client.send(outgoing.read())
                 incoming.write(client.socket.recv(1 << 16))
         session.write(b"PING\n" + lines)
-        with pytest.raises(ssl.SSLWantReadError):
-            session.unwrap()
-        client.send(outgoing.read())  # and the connection stays open below
+        if end == "close_notify":
+            with pytest.raises(ssl.SSLWantReadError):
+                session.unwrap()
+        msgd.signal(signal.SIGSTOP)  # so that it all is there at once
+        client.send(outgoing.read())
+        if end == "cut":  # else the connection stays open below
+            client.socket.shutdown(socket.SHUT_WR)
+        msgd.signal(signal.SIGCONT)
+        expected = b"PONG\n" + lines.replace(b"SESS s", b"SESS 0")
         answer = b""
-        while len(answer) < 5 + len(lines):
+        while len(answer) < len(expected):
             incoming.write(client.socket.recv(1 << 16))
             with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
                 while data := session.read(1 << 16):
                     answer += data
-        assert answer == b"PONG\n" + lines
+        assert answer == expected
         while data := client.socket.recv(1 << 16):
             incoming.write(data)
-        with pytest.raises(ssl.SSLZeroReturnError):  # a close_notify
-            session.read(10)
+        if end == "cut":
+            assert session.read(10) == b""  # a close_notify
+        else:
+            with pytest.raises(ssl.SSLZeroReturnError):  # the same, behind our own
+                session.read(10)
 
 
 def test_openssl_s_client(place: Place) -> None:

@@ -137,6 +137,8 @@ class Tls(Plain):
         if data:
             self._in.write(data)
         elif data is not None:
+            if not self.greeting:  # OpenSSL must not hear of it: it would send no more echoes
+                return data
             self._in.write_eof()
         return self.taken()
 
