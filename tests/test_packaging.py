@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import msgd
-from tests.campaign.bound import kernel_memory
+from tests.campaign.bound import kernel_memory, wide_memory
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -72,7 +72,10 @@ def test_the_unit_bears_what_the_defaults_may_take() -> None:
     assert daemon
     assert kernel
     assert int(kernel[1]) << 10 == kernel_memory(1)
-    told = (int(daemon[1]) << 20) + kernel_memory(4096)
+    wide = re.search(r"up to (\d+) MiB for all of them", page)
+    assert wide
+    assert int(wide[1]) << 20 == wide_memory()
+    told = (int(daemon[1]) << 20) + kernel_memory(4096) + wide_memory()
     assert 1.2 * told < int(most.removesuffix("G")) << 30 < 2 * told
 
 

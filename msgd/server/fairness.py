@@ -123,13 +123,16 @@ class Fairness:
         return clients
 
     def _enqueue(self, client: Connection) -> None:
-        """It begins to wait: its place is settled now, whoever comes later."""
-        share, there = client.share, client.to_take()
-        share.waits, share.there = True, there
+        """It begins to wait: its place is settled now, whoever comes later.
+
+        Who pushes gains nothing by having less to read than others who push: each of them is read
+        as far as its bite goes, or small pieces would go back and forth.
+        """
+        share, there, held = client.share, client.to_take(), client.held * _HELD_SECONDS
+        share.waits, share.there = True, there if there < BITE_FIRST else BITE_MOST
         share.spent = max(share.spent, self._clock)
-        expected = there * _READ_SECONDS + client.held * _HELD_SECONDS
-        expected = expected or _LEFT_SECONDS
-        share.expected = expected
+        share.expected = share.there * _READ_SECONDS + held
+        expected = min(there, BITE_FIRST) * _READ_SECONDS + held or _LEFT_SECONDS
         share.rank = min(int(expected / _LEAST_SECONDS).bit_length(), _HIGHEST_CLASS)
         share.end = share.rank * _CLASS_SECONDS + share.spent + expected
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgd.server.clients import HELD_MOST, KERNEL_RECEIVES, KERNEL_SENDS
+from msgd.server.clients import HELD_MOST, KERNEL_RECEIVES, KERNEL_SENDS, WIDE_BYTES, WIDE_CLIENTS
 from msgd.server.fairness import BITE_MOST, SYNCED
 
 BASE_BYTES = 40 << 20  # the daemon itself, and what malloc keeps
@@ -41,3 +41,8 @@ def most_memory(clients: int, message_bytes: int, tls: bool = False) -> int:
 def kernel_memory(clients: int) -> int:
     """Bytes that the kernel keeps for as many that send and do not read: setsockopt doubles it."""
     return clients * 2 * (KERNEL_RECEIVES + KERNEL_SENDS)
+
+
+def wide_memory() -> int:
+    """More of it, for the few who have pushed much."""
+    return WIDE_CLIENTS * 2 * 2 * WIDE_BYTES
