@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import FrameType
 
-from tests.campaign import siege
+import pytest
+
+from tests.campaign import siege, worst
 from tests.conftest import Start
 
 
@@ -13,3 +17,28 @@ def test_a_siege(start: Start, tmp_path: Path) -> None:
     assert result.peak < result.bound
     assert result.busy_after < 0.2
     assert result.busy_stuck < 0.2
+
+
+@pytest.mark.parametrize("genes", worst.known(), ids=repr)
+def test_the_worst_traffic_costs_a_bounded_number_of_calls(genes: worst.Genes) -> None:
+    """And twice as much of it costs twice as much: of what a search has found (worst.txt)."""
+    half, whole = (count_calls(worst.traffic(genes)[: n << 10]) for n in (32, 64))
+    assert whole < 9 * (64 << 10)
+    assert whole < 2.2 * half + 100
+
+
+def count_calls(data: bytes) -> int:
+    """Calls of functions of Python, and of C, while the protocol takes this."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        worst.run(data, worst.BITE)
+    finally:
+        sys.setprofile(before)
+    return calls

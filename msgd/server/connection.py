@@ -148,7 +148,7 @@ class Connection:
     def to_take(self) -> int:
         """Bytes that wait to be taken from it, read before or not, or as much work as these."""
         if self.protocol.paused:
-            return BITE_FIRST
+            return min(self.protocol.held, BITE_FIRST) or 1
         unread = self.transport.unread()
         return max(unread, _GREETING_BYTES) if self.phase is Phase.GREETING else unread
 

@@ -33,8 +33,8 @@ _BYTE_SECONDS = 1e-9
 # The worst that a byte may cost: one to be read, as a line that is refused; and one that is held,
 # as part of a message that is to be escaped.
 _READ_SECONDS, _HELD_SECONDS = 0.35e-6, 0.1e-6
-# What any work may cost, however few bytes it is. More time than what is to be expected was not
-# the client's doing: the processor was busy with something else.
+# What any work may cost, however few bytes it is. Much more time than what is to be expected was
+# not the client's doing: the processor was busy with something else.
 _LEAST_SECONDS = 50e-6
 # To let go of a client that has left; it is urgent for nobody, so it is no short work.
 _LEFT_SECONDS = 500e-6
@@ -139,7 +139,7 @@ class Fairness:
     def charge(self, share: Share, seconds: float, made: int) -> None:
         """So much time was spent for a client, and bytes of records and echoes made."""
         if share.waits:
-            seconds = min(seconds, share.expected + _LEAST_SECONDS)
+            seconds = min(seconds, 2 * share.expected + _LEAST_SECONDS)
             share.waits = False
         share.charge(seconds)
         self._clock = max(self._clock, share.spent)

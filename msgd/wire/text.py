@@ -99,7 +99,8 @@ def escape(text: bytes) -> bytes:
     """
     if is_plain(text):
         return text
-    if not (text.isascii() or _is_plain_utf8(text)):
+    # A short one at once: a search for each control takes longer than all else that is done for it.
+    if len(text) < _SHORT or not (text.isascii() or _is_plain_utf8(text)):
         return text.decode("utf-8", "surrogateescape").translate(_escapes()).encode()
     for control, visible in _VISIBLE.items():
         text = text.replace(control, visible)

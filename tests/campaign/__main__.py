@@ -27,6 +27,7 @@ from tests.campaign import (
     siege,
     soak,
     stall,
+    worst,
 )
 from tests.campaign.starting import Starter
 from tests.lab import mounts, nats
@@ -103,6 +104,11 @@ def _stall(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return stall.measure(start, folder, 1 << 30, seconds)
 
 
+def _worst(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    """What costs the protocol most; its finds belong into worst.txt."""
+    return worst.campaign(seconds, seed)
+
+
 def _soak(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     return soak.soak(start, folder, seconds, lambda line: print(f"  {line}", flush=True))
 
@@ -138,8 +144,9 @@ PARTS: dict[str, Part] = {
     "relay": _relay,
     "kinds": _kinds,
     "stall": _stall,
+    "worst": _worst,
 }
-_SPECIAL = {"kinds", "stall"}
+_SPECIAL = {"kinds", "stall", "worst"}
 
 
 def main() -> None:
