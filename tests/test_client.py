@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import socket
 import threading
 from contextlib import suppress
 from math import inf, nan
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -21,6 +23,7 @@ from msgd.client import (
     InUse,
     MsgdError,
     NotConnected,
+    NotNow,
     PasswordRefused,
     Receipt,
     Refused,
@@ -278,6 +281,8 @@ def test_receipts_that_nobody_asks_for_are_warned_of(msgd: Daemon) -> None:
         ({"host": []}, ValueError),
         ({"host": ["a", None]}, TypeError),
         ({"host": "a\0b"}, ValueError),
+        ({"host": "::1\0b"}, ValueError),
+        ({"host": Path("/run/x")}, TypeError),
         ({"host": "x\x1b[31m"}, ValueError),
         ({"host": "a:70000"}, ValueError),
         ({"host": "/" + "x" * 200}, ValueError),
@@ -285,6 +290,8 @@ def test_receipts_that_nobody_asks_for_are_warned_of(msgd: Daemon) -> None:
         ({"timeout": 0}, ValueError),
         ({"timeout": -1}, ValueError),
         ({"timeout": inf}, ValueError),
+        ({"timeout": 1e7}, ValueError),
+        ({"timeout": 10**400}, ValueError),
         ({"timeout": nan}, ValueError),
         ({"timeout": True}, TypeError),
         ({"tls": "yes"}, TypeError),
@@ -342,6 +349,27 @@ def test_a_server_that_talks_on_after_its_goodbye_holds_nobody() -> None:
     ):
         client.terminate("x")
         assert client.closed
+
+
+def test_a_goodbye_that_comes_with_more_is_one() -> None:
+    with scripted(says(b"PWOK\nPWOK\n")) as port, Client(port=port) as client:
+        client.terminate("x")
+        assert client.closed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionLost("broken", 3, 2, 1),
+        NotNow("archive cannot be written"),
+        Refused("message too long"),
+        PasswordRefused(well_formed=False),
+        InUse(),
+    ],
+)
+def test_errors_come_whole_out_of_a_pool_of_processes(error: MsgdError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
 @pytest.mark.parametrize("endless", [b"FAIL " + b"x" * 60, b"MORE x\n", b"MESG " + b"x" * 60])

@@ -1,4 +1,7 @@
-"""What can go wrong with a msgd at the other end. The text of each is one line for people."""
+"""What can go wrong with a msgd at the other end. The text of each is one line for people.
+
+Each can be pickled, for the pools of processes hand errors over so, and wait for ever else.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,11 @@ class NotNow(ConnectionLost):
     """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the server refuses messages now: {reason}")
+        super().__init__(reason)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the server refuses messages now: {self.reason}"
 
 
 class SessionError(MsgdError):
@@ -49,20 +55,26 @@ class Refused(MsgdError):
     """The server answered FAIL: the message is not in the archive. `reason` is the server's."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the server refused it: {reason}")
+        super().__init__(reason)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the server refused it: {self.reason}"
 
 
 class PasswordRefused(MsgdError):
     """The server goes on; `well_formed` is false where no password can look like this one."""
 
     def __init__(self, well_formed: bool) -> None:
-        super().__init__("wrong password" if well_formed else "not a well-formed password")
+        super().__init__(well_formed)
         self.well_formed = well_formed
+
+    def __str__(self) -> str:
+        return "wrong password" if self.well_formed else "not a well-formed password"
 
 
 class InUse(MsgdError):
     """Another call of this client is under way, such as an iteration that has not ended."""
 
-    def __init__(self) -> None:
-        super().__init__("the client is in use: another of its calls has not ended")
+    def __str__(self) -> str:
+        return "the client is in use: another of its calls has not ended"
