@@ -226,7 +226,10 @@ def test_servers_without_sessions_say_so() -> None:
         Client(port=port, session="s")
 
 
-@pytest.mark.parametrize("reply", [b"SESS\n", b"SESS 01\n", b"SESS -1\n", b"SESS x\n", b"PONG\n"])
+@pytest.mark.parametrize(
+    "reply",
+    [b"SESS\n", b"SESS 01\n", b"SESS -1\n", b"SESS x\n", b"PONG\n", b"SESS 0\nSESS 0\n"],
+)
 def test_what_is_no_number_is_not_msgd(reply: bytes) -> None:
     with scripted(says(reply)) as port, pytest.raises((NotConnected, ConnectionLost)) as caught:
         Client(port=port, session="s")

@@ -305,7 +305,9 @@ class Client:
                 raise NoSessions(f"{self.address} has no sessions: its msgd is too old")
             if reply.header == FAIL:
                 raise NotConnected(f"{self.address} refuses the session: {safe(reply.text)}")
-            self.last = session_number(reply.text if reply.header == SESS else b"")
+            if reply.header != SESS or self.closed:
+                raise ProtocolError
+            self.last = session_number(reply.text)
         except (ConnectionLost, ProtocolError) as error:
             why = _STRANGER if isinstance(error, ProtocolError) else error
             raise NotConnected(f"no session with {self.address}: {why}") from None
@@ -355,7 +357,7 @@ class Client:
         """Wait until the server closes: then all that it has received is archived."""
         patience = Patience(self.timeout)
         try:
-            while patience.left:
+            while patience.left and not self.closed:
                 self._link.wait(False, patience)
                 self._link.read()
         except ConnectionLost:
