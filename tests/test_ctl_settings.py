@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from msgd.client.servers import LONGEST
+from msgd.ctl.options import LONGEST as LONGEST_OPTION
 from msgd.ctl.settings import Place, places
 from tests.conftest import PASSWORD_HASH, Daemon, Start
 from tests.ctl import command, environment, fails, msgctl
@@ -202,3 +204,7 @@ def test_terminate_says_who_has_proved_the_server(start: Start, tmp_path: Path) 
         done = msgctl(*terminate, *options, "-p", daemon.port, stdin=b"wrong\n")
         assert "is proved by TLS" in done.stdout
         assert ("pinned" in done.stdout) == (options[0] == "--pin")
+
+
+def test_msgctl_and_the_library_take_the_same_times() -> None:
+    assert LONGEST_OPTION == LONGEST

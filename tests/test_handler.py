@@ -371,6 +371,7 @@ def test_the_bytes_of_what_is_answered_are_free_again(msgd: Daemon, log: logging
         ({"timeout": None}, TypeError),
         ({"timeout": 0}, ValueError),
         ({"timeout": nan}, ValueError),
+        ({"timeout": 1e7}, ValueError),
         ({"tls": "yes"}, TypeError),
         ({"capacity": 0}, ValueError),
         ({"capacity": None}, TypeError),

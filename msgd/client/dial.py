@@ -142,7 +142,7 @@ def _why_not(server: Server, error: OSError, timeout: float) -> str:
         case socket.gaierror():
             return f"the name {name} cannot be looked up: {error.strerror}"
         case FileNotFoundError():
-            return f"there is no socket {server}: is msgd started, and listens it there?"
+            return f"there is no socket {server}: is msgd started, and does it listen there?"
         case ConnectionRefusedError():
             return f"nobody listens at {server}: is msgd started there?"
         case TimeoutError():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from msgd.wire.text import escape
 
 PORT = 6743
+LONGEST = 1e6  # seconds; what does not fit poll(2)'s 31 bits of milliseconds overflows
 
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _PATH_BYTES = 107  # of sockaddr_un, without its NUL
@@ -40,6 +40,8 @@ def servers(host: str | Sequence[str], port: int) -> list[Server]:
         raise TypeError(f"port is a number, not {port!r}")
     if not 1 <= port <= 65535:
         raise ValueError(f"there is no port {port}: they are 1 to 65535")
+    if not isinstance(host, Iterable):
+        raise TypeError(f"host is text, or several of them, not {host!r}")
     hosts = [host] if isinstance(host, str) else list(host)
     if not hosts:
         raise ValueError("no host is given")
@@ -59,11 +61,11 @@ def parsed(host: str) -> tuple[str, int | None]:
     """
     if not isinstance(host, str):
         raise TypeError(f"host is text, not {host!r}")
+    if "\0" in host:  # the system would take what is before it
+        raise ValueError(f"no host is called {host!r}")
     if host.startswith("/"):
         if len(os.fsencode(host)) > _PATH_BYTES:
             raise ValueError(f"no socket has such a long path: {host!r}")
-        if "\0" in host:
-            raise ValueError(f"no host is called {host!r}")
         return host, None
     if host.count(":") > 1 and not host.startswith("["):  # an IPv6 address as it is
         return host, None
@@ -72,7 +74,7 @@ def parsed(host: str) -> tuple[str, int | None]:
         name, bracket, behind = host[1:].partition("]")
         colon, digits = behind[:1], behind[1:]
         name = name if bracket and colon in ("", ":") else ""
-    if not name or any(char.isspace() or char in "[]\0" for char in name):
+    if not name or any(char.isspace() or char in "[]" for char in name):
         raise ValueError(f"no host is called {host!r}")
     if colon and not (digits.isascii() and digits.isdigit()):
         raise ValueError(f"no host is called {host!r}")
@@ -82,11 +84,11 @@ def parsed(host: str) -> tuple[str, int | None]:
 
 
 def checked_seconds(name: str, value: float) -> float:
-    """A time that can be waited for; raises ValueError and TypeError for any other."""
+    """A time that can be waited for, at most `LONGEST`; raises ValueError and TypeError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number of seconds, not {value!r}")
-    if not isfinite(value) or value <= 0:
-        raise ValueError(f"{name} is a number of seconds above 0, not {value!r}")
+    if not 0 < value <= LONGEST:  # which nan is not
+        raise ValueError(f"{name} is above 0 and up to {LONGEST:.0f} seconds, not {value!r}")
     return value
 
 

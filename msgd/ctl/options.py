@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-LONGEST = 1e6  # seconds; what does not fit poll(2)'s 31 bits of milliseconds overflows
+LONGEST = 1e6  # seconds: what the library takes, which --help need not wait for
 
 
 class Seconds(click.FloatRange):
