@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from tests.campaign import siege, worst
+from tests.campaign import outbreak, siege, sleepers, worst
 from tests.conftest import Start
 
 
@@ -42,3 +42,9 @@ def count_calls(data: bytes) -> int:
     finally:
         sys.setprofile(before)
     return calls
+
+
+@pytest.mark.parametrize("kind", sleepers.KINDS)
+def test_an_outbreak(start: Start, tmp_path: Path, kind: str) -> None:
+    result = outbreak.lay(start, tmp_path, kind, 200, lambda sent: sent < 30)
+    assert result.peak < result.bound

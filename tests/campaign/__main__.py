@@ -20,11 +20,13 @@ from tests.campaign import (
     abuse,
     crash,
     loop,
+    outbreak,
     packing,
     power,
     relay,
     sessions,
     siege,
+    sleepers,
     soak,
     stall,
     worst,
@@ -99,6 +101,24 @@ def _lay_siege(start: Starter, folder: Path, seconds: float, kinds: Sequence[str
     return result
 
 
+def _outbreaks(start: Starter, folder: Path, seconds: float, seed: int) -> object:
+    """Each kind by itself, with nearly as many clients as are let in."""
+    folder.mkdir()
+    for kind in sleepers.KINDS:
+        each, end = folder / kind, inf
+        each.mkdir()
+
+        def again(sent: int) -> bool:
+            nonlocal end
+            end = time.monotonic() + seconds / len(sleepers.KINDS) if not sent else end
+            return time.monotonic() < end
+
+        said = outbreak.lay(start, each, kind, 4000, again)
+        print(f"  {kind}: {said}", flush=True)
+        assert said.peak < said.bound
+    return "see above"
+
+
 def _stall(start: Starter, folder: Path, seconds: float, seed: int) -> object:
     """The minutes are for the daemon before; a day of 1 GiB is compressed behind them."""
     return stall.measure(start, folder, 1 << 30, seconds)
@@ -145,8 +165,9 @@ PARTS: dict[str, Part] = {
     "kinds": _kinds,
     "stall": _stall,
     "worst": _worst,
+    "outbreaks": _outbreaks,
 }
-_SPECIAL = {"kinds", "stall", "worst"}
+_SPECIAL = {"kinds", "stall", "worst", "outbreaks"}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """A well-behaved client, a program of its own: ``python -m tests.campaign.polite PORT PID``.
 
-It sends a message, waits for its echo, rests a moment, and so on until its standard input ends.
-Then it writes a line for each wait: seconds on the clock, and seconds that the daemon was at work
-meanwhile. Where others use the machine, too, only the second is the daemon's doing.
+It sends a message, waits for its echo, rests a moment, and so on until its standard input ends. It
+writes a line for each wait: seconds on the clock, and seconds of the daemon's work meanwhile. Where
+others use the machine, too, only the second is the daemon's doing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main(port: int, pid: int) -> None:
     sock.sendall(b"PING\n")
     assert sock.recv(99) == b"PONG\n"
     print("in place", flush=True)
-    waits, number = list[tuple[float, float]](), 0
+    number = 0
     while not select.select([sys.stdin], [], [], REST_SECONDS)[0]:
         message = b"MESG well-behaved %d\n" % number
         began, worked = time.monotonic(), at_work(pid)
@@ -32,10 +32,8 @@ def main(port: int, pid: int) -> None:
             assert more, "the daemon has closed"
             echo += more
         assert echo == message, echo
-        waits.append((time.monotonic() - began, at_work(pid) - worked))
+        print(f"{time.monotonic() - began:.6f} {at_work(pid) - worked:.6f}", flush=True)
         number += 1
-    for wall, work in waits:
-        print(f"{wall:.6f} {work:.6f}")
 
 
 def at_work(pid: int) -> float:

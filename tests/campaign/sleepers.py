@@ -1,8 +1,8 @@
-"""Clients that prepare something each, and let it loose all at once: ``python -m
-tests.campaign.sleepers PORT KIND``.
+"""Clients that prepare something each, and let it loose all at once.
 
-A program of its own, as `tests.campaign.abuse`: it ends when its standard input does, and writes a
-line when all have prepared for the first time. After the outbreak they go, and come again.
+``python -m tests.campaign.sleepers PORT KIND CLIENTS`` is a program of its own, as
+`tests.campaign.abuse` is: it ends when its standard input does, and writes a line whenever all have
+prepared. After the outbreak they go, and come again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 PREPARE_SECONDS = 20.0  # at most, until what was prepared is with the daemon
@@ -28,9 +28,8 @@ HELD_BYTES = 60_000  # what each holds at the daemon: nearly as much as a messag
 class Plan(NamedTuple):
     """What each of these clients sends first, and what it sends when all of them have done so."""
 
-    clients: int
     prepared: bytes
-    released: bytes  # nothing: it is closed, or, where it is deaf, it begins to read
+    released: bytes
     deaf: bool = False  # it has not read what it was owed until then
     leaves: bool = False  # all close at once
 
@@ -45,46 +44,46 @@ def _hello() -> bytes:
     return out.read()
 
 
-_UNSAFE = "\x9b".encode()
-KINDS: dict[str, Callable[[], Plan]] = {
-    "sleepers-more": lambda: Plan(
-        4000, b"PING\n" + b"MORE \xff\n" * (HELD_BYTES // 2), b"MESG x\n"
+_MORE = b"MORE \xff\n" * (HELD_BYTES // 2)
+_GARBAGE = b"\x16\x03\x01\x40\x00" + bytes(range(256)) * 64  # a TLS record of 16 KiB
+KINDS = {
+    "more": Plan(b"PING\n" + _MORE, b"MESG x\n"),
+    "long": Plan(
+        b"PING\n" + (b"MORE " + b"\xff" * 990 + b"\n") * (HELD_BYTES // 1000), b"MESG x\n"
     ),
-    "sleepers-long": lambda: Plan(
-        4000, b"PING\n" + (b"MORE " + b"\xff" * 990 + b"\n") * (HELD_BYTES // 1000), b"MESG x\n"
-    ),
-    "sleepers-line": lambda: Plan(4000, b"PING\nMESG " + _UNSAFE * (HELD_BYTES // 2), b"\n"),
-    "sleepers-bare": lambda: Plan(4000, b"PING", b"MESG " + b"\xff" * 4000),
-    "sleepers-session": lambda: Plan(
-        4000, b"PING\nSESS s\n" + b"MORE \xff\n" * (HELD_BYTES // 2), b"MESG x\n"
-    ),
-    "wakers": lambda: Plan(3000, b"PING\n" + b"MESG " * 1 + b"\n" * 20_000, b"", deaf=True),
-    "hellos": lambda: Plan(1000, b"", _hello()),
-    "leavers": lambda: Plan(4000, b"PING\n", b"", leaves=True),
-    "strangers": lambda: Plan(4000, b"", b"GET / HTTP/1.1\r\n\r\n"),
-    "sleepers-small": lambda: Plan(4000, b"PING\n", b"MESG \xff\n"),
+    "line": Plan(b"PING\nMESG " + b"\xc2\x9b" * (HELD_BYTES // 2), b"\n"),
+    "session": Plan(b"PING\nSESS s\n" + _MORE, b"MESG x\n"),
+    "bare": Plan(b"PING", b"MESG " + b"\xff" * 4000),  # all are due at the same time
+    "small": Plan(b"PING\n", b"MESG \xff\n"),
+    "fighters": Plan(b"PING\n", b"SESS s\nMESG a\n" * 200),
+    "guessers": Plan(b"PING\n", b"TERM guess\n" * 100),
+    "wakers": Plan(b"PING\n" + b"\n" * 20_000, b"", deaf=True),
+    "hellos": Plan(b"", _hello()),
+    "garbage": Plan(b"", _GARBAGE),
+    "strangers": Plan(b"", b"GET / HTTP/1.1\r\n\r\n"),
+    "leavers": Plan(b"PING\n", b"", leaves=True),
 }
 
 
 class Sleepers:
     """All clients of one kind."""
 
-    def __init__(self, plan: Plan, port: int) -> None:
-        self._plan, self._port = plan, port
+    def __init__(self, plan: Plan, port: int, clients: int) -> None:
+        self._plan, self._port, self._clients = plan, port, clients
 
     def once(self) -> None:
         """Come, prepare, break out, and go; "in place" is said before the outbreak."""
-        clients = [*self._come()]
-        self._prepare(clients)
-        print("in place", flush=True)
-        self._break_out(clients)
-        for sock in clients:
-            linger = struct.pack("ii", 1, 0)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            sock.close()
+        with ExitStack() as stack:
+            clients = [stack.enter_context(sock) for sock in self._come()]
+            self._prepare(clients)
+            print("in place", flush=True)
+            self._break_out(clients)
+            for sock in clients:
+                linger = struct.pack("ii", 1, 0)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     def _come(self) -> Iterator[socket.socket]:
-        for _ in range(self._plan.clients):
+        for _ in range(self._clients):
             sock = socket.socket()
             if self._plan.deaf:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -155,7 +154,7 @@ def _is_over(seconds: float) -> None:
 if __name__ == "__main__":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    sleepers = Sleepers(KINDS[sys.argv[2]](), int(sys.argv[1]))
+    sleepers = Sleepers(KINDS[sys.argv[2]], int(sys.argv[1]), int(sys.argv[3]))
     while True:
         try:
             sleepers.once()

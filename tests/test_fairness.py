@@ -1,0 +1,79 @@
+"""Who is served when: short work first, each in turn, and nobody never."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from msgd.server.fairness import Fairness, Pace, Share, Turn
+
+if TYPE_CHECKING:
+    from msgd.server.connection import Connection
+
+PACE = Pace(1 << 30, 0.0007)
+
+
+@dataclass(eq=False)
+class Waiting:
+    """As much of a `Connection` as its place among others depends on."""
+
+    there: int
+    held: int = 0
+    share: Share = field(default_factory=Share)
+
+    def to_take(self) -> int:
+        return self.there
+
+
+def serve(
+    fairness: Fairness, waiting: list[Waiting], seconds: float = 0.00005, now: float = 0.0
+) -> list[Waiting]:
+    """Those who are served in one turn, of clients that all cost as much as this."""
+    turn = Turn(fairness, cast("list[Connection]", waiting), PACE, now)
+    served = list[Waiting]()
+    while turn.goes_on:
+        while (client := turn.next(now)) is not None:
+            served.append(cast("Waiting", client))
+            turn.charge(client, seconds, 0)
+            now += seconds
+    return served
+
+
+def test_short_work_goes_first_however_much_was_had_before() -> None:
+    """Thousands have prepared what takes milliseconds; one sends message after message."""
+    fairness, polite = Fairness(), Waiting(30)
+    sleepers = [Waiting(10, held=60_000) for _ in range(4000)]
+    for _ in range(1000):
+        assert serve(fairness, [*sleepers, polite], 0.007)[0] is polite
+
+
+def test_one_of_each_length_of_work_is_served_in_each_turn() -> None:
+    fairness = Fairness()
+    short = [Waiting(30) for _ in range(1000)]
+    longer, longest = Waiting(4096), Waiting(1 << 18)
+    for _ in range(10):
+        served = serve(fairness, [longest, longer, *short], 0.001)
+        assert longer in served
+        assert longest in served
+
+
+def test_among_equals_each_has_its_turn() -> None:
+    fairness = Fairness()
+    equals = [Waiting(30) for _ in range(100)]
+    served = list[Waiting]()
+    for _ in range(100):
+        served += serve(fairness, equals, 0.001)
+    counts = {served.count(client) for client in equals}
+    assert max(counts) - min(counts) <= 1
+
+
+def test_time_that_was_taken_from_us_is_not_charged() -> None:
+    """The processor was busy with something else while a short message was handled."""
+    fairness, unlucky, other = Fairness(), Waiting(30), Waiting(30)
+    serve(fairness, [unlucky, other], 0.5)
+    assert unlucky.share.spent < 0.001
+
+
+def test_who_has_left_is_let_go_behind_those_who_are_talking() -> None:
+    gone, polite = [Waiting(0) for _ in range(10)], Waiting(30)
+    assert serve(Fairness(), [*gone, polite])[0] is polite
