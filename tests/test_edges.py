@@ -241,3 +241,24 @@ def _all_of(client: Client) -> bytes:
     client.socket.setblocking(True)
     client.socket.settimeout(30)
     return client.rest()
+
+
+def test_what_a_stop_leaves_is_said_in_numbers(start: Start) -> None:
+    """A client that does not read: what it had sent in vain, and what it did not take."""
+    msgd = start(LOCAL)
+    with msgd.line_client() as client:
+        client.socket.setblocking(False)
+        lines, sent = b"MESG %s\n" % (b"x" * 5000) * 10, 0
+        end = time.monotonic() + 20
+        while time.monotonic() < end:  # until nothing is taken for a while
+            try:
+                sent += client.socket.send(lines)
+                last = time.monotonic()
+            except BlockingIOError:
+                if time.monotonic() - last > 0.5:
+                    break
+        msgd.signal(signal.SIGTERM)
+        left = msgd.wait_log(r"1 clients did not take .*: (\d+) bytes .* archived, (\d+) bytes")
+        assert int(left[1]) > 0
+        assert int(left[2]) > 0
+    assert msgd.wait() == 0

@@ -355,6 +355,11 @@ class Clients:
         self._writers.leave(client)
         client.transport.socket.close()
 
+    def left(self) -> tuple[int, int, int]:
+        """How many are there; bytes of theirs that were not taken, and of ours not sent."""
+        unread = sum(c.transport.remaining or 0 for c in self._all if c.is_talking())
+        return len(self._all), unread, sum(client.pending for client in self._all)
+
     def close(self) -> None:
         """Close all of them now."""
         for client in self:

@@ -107,6 +107,7 @@ class Server:
             while self._clients or not self._stopping:
                 self._turn()
                 if self._now >= self._stop_at:
+                    self._say_what_is_left()
                     break
         finally:
             self._guard.stop()
@@ -359,6 +360,17 @@ class Server:
         self._clients.stop()
         for client in self._guard.stop():
             self._answer(client, FAIL)
+
+    def _say_what_is_left(self) -> None:
+        clients, unread, unsent = self._clients.left()
+        if clients:
+            log.warning(
+                "%d clients did not take what they were owed in time: %d bytes that had arrived are"
+                " not archived, %d bytes of replies not sent",
+                clients,
+                unread,
+                unsent,
+            )
 
     def _give_time(self) -> None:
         """The time to stop begins anew: for clients that do not take what they are owed."""
