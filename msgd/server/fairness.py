@@ -150,6 +150,7 @@ class Turn:
     """The clients of one turn of the loop, in groups, each of which is one commit."""
 
     __slots__ = (
+        "_again",
         "_at",
         "_fairness",
         "_group_bytes",
@@ -163,6 +164,7 @@ class Turn:
     def __init__(self, fairness: Fairness, ready: list[Connection], pace: Pace, now: float) -> None:
         self._fairness = fairness
         self._queue = fairness.order(ready)
+        self._again: list[Connection] = []  # who may have sent more than was read
         self._at = 0
         self._rank = -1  # the class of the one that was served last
         self._group_bytes = pace.group_bytes
@@ -180,8 +182,8 @@ class Turn:
             self._made = 0
             return None
         in_time = now < self._until
-        if self._at == len(self._queue) and in_time:
-            self._queue = self._fairness.order([c for c in self._queue if c.share.pushes])
+        if self._at == len(self._queue) and self._again and in_time:
+            self._queue, self._again = self._fairness.order(self._again), []
             self._at, self._rank = 0, -1
         while self._at < len(self._queue):
             client = self._queue[self._at]
@@ -195,4 +197,6 @@ class Turn:
     def charge(self, client: Connection, seconds: float, made: int) -> None:
         """A client was served, in this time; records and echoes were made for it."""
         self._made += made
+        if client.share.pushes:
+            self._again.append(client)
         self._fairness.charge(client.share, seconds, made)

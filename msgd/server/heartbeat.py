@@ -30,6 +30,7 @@ class Status:
         watchdog = systemd.watchdog_seconds()
         self._watched = watchdog is not None
         self._idle = min(IDLE_SECONDS, (watchdog or IDLE_SECONDS * 3) / 3)
+        self._busy = min(BUSY_SECONDS, self._idle)
         self._said = ""
 
     def __str__(self) -> str:
@@ -64,7 +65,7 @@ class Status:
 
     def soon(self, now: float) -> None:
         """Something has happened: report it within a second."""
-        due = now + min(BUSY_SECONDS, self._idle)
+        due = now + self._busy
         if due < self._next:
             self._next = due
             self._alarm.at(due)

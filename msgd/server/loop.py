@@ -156,7 +156,8 @@ class Server:
 
     def _look_after(self, ready: list[tuple[SelectorKey, int]]) -> list[Connection]:
         """Signals and new clients at once; the clients that something is to be taken from."""
-        clients, writable = self._clients.resumable(), list[Connection]()
+        clients = self._clients.resumable()
+        writable: list[Connection] = []
         for key, events in ready:
             client = key.data
             if not isinstance(client, Connection):
@@ -165,7 +166,8 @@ class Server:
                 clients.append(client)
             else:
                 writable.append(client)
-        self._clients.send_more(writable)
+        if writable:
+            self._clients.send_more(writable)
         return clients
 
     def _take_group(self, turn: Turn) -> None:
