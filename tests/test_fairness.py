@@ -50,7 +50,7 @@ def test_short_work_goes_first_however_much_was_had_before() -> None:
 def test_one_of_each_length_of_work_is_served_in_each_turn() -> None:
     fairness = Fairness()
     short = [Waiting(30) for _ in range(1000)]
-    longer, longest = Waiting(4096), Waiting(1 << 18)
+    longer, longest = Waiting(1000), Waiting(10, held=60_000)
     for _ in range(10):
         served = serve(fairness, [longest, longer, *short], 0.001)
         assert longer in served
