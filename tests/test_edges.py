@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import resource
 import selectors
 import signal
 import socket
@@ -182,6 +184,35 @@ def test_whoever_is_closed_between_two_groups_of_a_turn_is_left_alone() -> None:
         clients.expire(now + 1)
         assert first not in clients.resumable()
         clients.close()
+
+
+def _may_grow(msgd: Daemon, size: int) -> None:
+    found = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{msgd.pid}/status").read_text())
+    assert found is not None
+    most = (int(found[1]) << 10) + size
+    resource.prlimit(msgd.pid, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+
+
+def test_no_memory_for_what_a_client_sends_ends_that_client_only(start: Start) -> None:
+    msgd = start(LOCAL + "limits: {message_bytes: 1048576}\n")
+    with msgd.line_client() as other, msgd.line_client() as greedy:
+        assert other.ask(b"MESG before\n") == b"MESG before\n"
+        _may_grow(msgd, 3 << 20)
+        with suppress(ConnectionError):
+            while True:  # a record is four times as long as what came
+                greedy.send(b"MESG " + b"\xff" * (1 << 20) + b"\n")
+        assert other.ask(b"MESG behind\n") == b"MESG behind\n"
+    msgd.wait_log("there is no memory for what it has sent")
+
+
+def test_whatever_goes_wrong_in_a_reload_the_old_configuration_stays(start: Start) -> None:
+    msgd = start(LOCAL + f"password_hash: {PASSWORD_HASH}\n")
+    msgd.config.write_text(msgd.config.read_text() + "#\n" * (8 << 20))
+    _may_grow(msgd, 4 << 20)
+    msgd.signal(signal.SIGHUP)
+    msgd.wait_log("the configuration cannot be read again: MemoryError")
+    with msgd.line_client() as client:
+        assert client.ask(b"MESG here\n") == b"MESG here\n"
 
 
 def _header(version: int, host: str, port: int) -> bytes:

@@ -76,6 +76,9 @@ class Server:
         self._writers = Writers(self._archive.sessions)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
         self._broken = Seldom(logging.WARNING, "%s: %s")
+        self._too_large = Seldom(
+            logging.ERROR, "%s: closed: there is no memory for what it has sent"
+        )
         # One of each: those that are not verified for lack of time must not hide a wrong password.
         self._asked = {
             header: Seldom(logging.INFO, f"%s: asked to stop: {header.decode()}")
@@ -186,7 +189,7 @@ class Server:
             self._break_off(client, error)
             return 0
         except MemoryError:
-            log.error("%s: closed: there is no memory for what it has sent", client.name)
+            self._too_large(client.name)
             self._clients.break_off(client)
             return 0
         self._clients.heard(client, self._now)
@@ -200,12 +203,11 @@ class Server:
         self._clients.break_off(client)
 
     def _note(self, client: Connection, events: list[Event]) -> int:
-        """Put records into the batch, and note in order what the client is owed for what."""
+        """Note in order what the client is owed for what."""
         made = 0
         for event in events:
             match event:
                 case Records():
-                    self._archive.append(event.archive)
                     self._owed.append((client, event))
                     made += len(event.archive) + len(event.echo)
                 case Answer():
@@ -228,9 +230,12 @@ class Server:
         return made
 
     def _commit(self) -> int:
-        """Write the batch; how many of its entries are kept, from the first on."""
+        """Write the records that echoes are owed for; how many are kept, from the first on."""
         if not self._owed:
             return 0
+        for _, event in self._owed:
+            if isinstance(event, Records):
+                self._archive.append(event.archive)
         if not self._config.metrics_file:
             return self._archive.commit(self._today)
         began = time.monotonic()
