@@ -183,7 +183,8 @@ class Turn:
             return None
         in_time = now < self._until
         if self._at == len(self._queue) and self._again and in_time:
-            self._queue, self._again = self._fairness.order(self._again), []
+            again, self._again = [c for c in self._again if c.share.pushes], []
+            self._queue = self._fairness.order(again)
             self._at, self._rank = 0, -1
         while self._at < len(self._queue):
             client = self._queue[self._at]
