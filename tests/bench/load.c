@@ -4,65 +4,35 @@
  * at the end. A reply that is not what it has to be ends the run with status 1.
  */
 #define _GNU_SOURCE
-#include "wire.h"
+#include "load.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <netinet/tcp.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PATTERN_MESSAGES 1000
-#define BUFFER (256 * 1024)
-#define ALL_WINDOWS (16 * 1024 * 1024) /* what all connections together may have in flight */
-#define LONGEST_LINE 512               /* of a reply that is read line by line */
 #define MOST_SAMPLES 4000000
 
-struct options {
-    const struct wire *wire;
-    enum kind kind;
-    int port;
-    size_t connections, messages, size, window, window_bytes, waiters, waiter_messages;
-    bool hold;
-    double timeout;
-    const char *count_file;
-};
-
-struct connection {
-    int fd;
-    bool waiter, blocked;      /* blocked: the socket takes no more, EPOLLOUT is asked for */
-    size_t quota, window;      /* messages */
-    size_t allowed, confirmed; /* messages handed to the socket or waiting for it; answered */
-    uint64_t sent, received;   /* bytes */
-    size_t mark;               /* the message whose wait is being measured; 0: none */
-    double marked_at;
-    char line[LONGEST_LINE];   /* the unfinished line of a reply */
-    size_t line_length;
-};
-
-static struct options options = {
+struct options options = {
     .connections = 1, .messages = 100000, .size = 100, .window = 4096,
     .window_bytes = 256 * 1024, .timeout = 60,
 };
-static struct pattern pattern;
-static struct connection *connections;
-static char buffer[BUFFER];
+struct pattern pattern;
+struct connection *connections;
+int poller;
+char buffer[BUFFER];
 static float *samples; /* seconds */
 static size_t sample_count;
-static int poller;
 static double started;
 
-__attribute__((noreturn, format(printf, 1, 2))) static void give_up(const char *format, ...)
+void give_up(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -72,240 +42,23 @@ __attribute__((noreturn, format(printf, 1, 2))) static void give_up(const char *
     exit(1);
 }
 
-static double now(void)
+double now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-static void check_deadline(void)
+void check_deadline(void)
 {
     if (now() - started > options.timeout)
         give_up("not finished after %.0f s", options.timeout);
 }
 
-/* ---- positions in the endless repetition of the pattern ---- */
-
-static size_t pattern_length(const size_t *ends) { return ends[pattern.messages - 1]; }
-
-/* Where message number `count` (from 1) ends in the stream of bytes. */
-static uint64_t end_of(const size_t *ends, size_t count)
+void add_sample(double seconds)
 {
-    size_t rounds = count / pattern.messages, rest = count % pattern.messages;
-    return (uint64_t)rounds * pattern_length(ends) + (rest > 0 ? ends[rest - 1] : 0);
-}
-
-/* ---- sending ---- */
-
-static void ask_for(struct connection *one, bool output)
-{
-    struct epoll_event event = {.events = EPOLLIN | (output ? EPOLLOUT : 0), .data.ptr = one};
-    if (one->blocked == output)
-        return;
-    one->blocked = output;
-    if (epoll_ctl(poller, EPOLL_CTL_MOD, one->fd, &event) < 0)
-        give_up("epoll_ctl: %s", strerror(errno));
-}
-
-/* The bytes from one->sent up to `target`, which may go round the pattern a few times. */
-static int pieces(struct connection *one, uint64_t target, struct iovec *piece, int most)
-{
-    size_t length = pattern_length(pattern.request_end), at = one->sent % length;
-    uint64_t left = target - one->sent;
-    int count = 0;
-    for (; count < most && left > 0; count++, at = 0) {
-        size_t here = length - at < left ? length - at : (size_t)left;
-        piece[count] = (struct iovec){pattern.request + at, here};
-        left -= here;
-    }
-    return count;
-}
-
-static void allow(struct connection *one)
-{
-    size_t limit = one->confirmed + one->window;
-    if (limit > one->quota)
-        limit = one->quota;
-    if (limit <= one->allowed)
-        return;
-    one->allowed = limit;
-    if (one->mark == 0 && (one->waiter || options.waiters == 0)) {
-        one->mark = limit;
-        one->marked_at = now();
-    }
-}
-
-static void send_more(struct connection *one)
-{
-    struct iovec piece[8];
-    allow(one);
-    uint64_t target = end_of(pattern.request_end, one->allowed);
-    while (one->sent < target) {
-        ssize_t count = writev(one->fd, piece, pieces(one, target, piece, 8));
-        if (count < 0 && errno != EAGAIN)
-            give_up("send: %s", strerror(errno));
-        if (count < 0) {
-            ask_for(one, true);
-            return;
-        }
-        one->sent += (uint64_t)count;
-    }
-    ask_for(one, false);
-}
-
-/* ---- replies ---- */
-
-/* Every byte of an echo has to be the byte that was due. */
-static void take_echo(struct connection *one, const char *data, size_t count)
-{
-    size_t length = pattern_length(pattern.reply_end);
-    while (count > 0) {
-        size_t at = one->received % length;
-        size_t here = length - at < count ? length - at : count;
-        if (memcmp(pattern.reply + at, data, here) != 0)
-            give_up("message %zu: not an echo: %.80s", one->confirmed + 1, data);
-        one->received += here;
-        data += here;
-        count -= here;
-    }
-    size_t next = one->confirmed % pattern.messages;
-    uint64_t round = one->confirmed / pattern.messages * (uint64_t)length;
-    while (round + pattern.reply_end[next] <= one->received) {
-        one->confirmed++;
-        if (++next == pattern.messages) {
-            next = 0;
-            round += length;
-        }
-    }
-}
-
-static void judge(struct connection *one, const char *line, size_t length)
-{
-    if (length > 0 && line[length - 1] == '\r')
-        length--;
-    enum verdict verdict = options.wire->judge(line, length);
-    if (verdict == REFUSED)
-        give_up("message %zu: refused: %.*s", one->confirmed + 1, (int)length, line);
-    if (verdict == CONFIRMED)
-        one->confirmed++;
-    if (verdict == ALL_CONFIRMED)
-        one->confirmed = one->quota;
-}
-
-static void take_lines(struct connection *one, const char *data, size_t count)
-{
-    const char *end = data + count, *feed;
-    while ((feed = memchr(data, '\n', (size_t)(end - data))) != NULL) {
-        size_t length = (size_t)(feed - data);
-        if (one->line_length == 0) {
-            judge(one, data, length);
-        } else {
-            if (one->line_length + length > LONGEST_LINE)
-                give_up("a reply of more than %d bytes", LONGEST_LINE);
-            memcpy(one->line + one->line_length, data, length);
-            judge(one, one->line, one->line_length + length);
-            one->line_length = 0;
-        }
-        data = feed + 1;
-    }
-    size_t rest = (size_t)(end - data);
-    if (one->line_length + rest > LONGEST_LINE)
-        give_up("a reply of more than %d bytes", LONGEST_LINE);
-    memcpy(one->line + one->line_length, data, rest);
-    one->line_length += rest;
-}
-
-static void measure(struct connection *one)
-{
-    if (one->mark == 0 || one->confirmed < one->mark)
-        return;
     if (sample_count < MOST_SAMPLES)
-        samples[sample_count++] = (float)(now() - one->marked_at);
-    one->mark = 0;
-}
-
-static void receive(struct connection *one)
-{
-    ssize_t count = recv(one->fd, buffer, sizeof buffer, 0);
-    if (count < 0 && errno == EAGAIN)
-        return;
-    if (count <= 0)
-        give_up("the server closed after message %zu: %s", one->confirmed,
-                count < 0 ? strerror(errno) : "end of stream");
-    if (options.wire->echoes)
-        take_echo(one, buffer, (size_t)count);
-    else if (options.wire->judge != NULL)
-        take_lines(one, buffer, (size_t)count);
-    if (one->confirmed > one->allowed)
-        give_up("message %zu confirmed, but %zu sent", one->confirmed, one->allowed);
-    measure(one);
-}
-
-/* ---- connecting ---- */
-
-/* Connects and shakes hands, blocking: none of it is measured. */
-static int open_connection(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    const struct wire *wire = options.wire;
-    char answer[4096];
-    size_t length = 0;
-    int yes = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        give_up("connect: %s", strerror(errno));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    if (wire->greeting == NULL)
-        return fd;
-    if (write(fd, wire->greeting, strlen(wire->greeting)) < 0)
-        give_up("send: %s", strerror(errno));
-    do {
-        ssize_t count = read(fd, answer + length, sizeof answer - 1 - length);
-        if (count <= 0)
-            give_up("no welcome");
-        length += (size_t)count;
-        answer[length] = '\0';
-        check_deadline();
-    } while (!wire->welcomed(answer));
-    return fd;
-}
-
-/* What one connection may have in flight: its window, less where they are very many. */
-static size_t window_of(bool waiter, size_t quota)
-{
-    size_t bytes = options.window_bytes, share = ALL_WINDOWS / options.connections;
-    size_t message = pattern_length(pattern.request_end) / pattern.messages;
-    if (waiter)
-        return 1;
-    if (!options.wire->echoes && options.wire->judge == NULL)
-        return quota;
-    if (options.wire->last != NULL)
-        return quota;
-    size_t window = (bytes < share ? bytes : share) / message;
-    window = window < options.window ? window : options.window;
-    return window > 0 ? window : 1;
-}
-
-static void open_all(void)
-{
-    size_t pushers = options.connections - options.waiters;
-    connections = calloc(options.connections, sizeof *connections);
-    if (connections == NULL)
-        give_up("out of memory");
-    for (size_t i = 0; i < options.connections; i++) {
-        struct connection *one = &connections[i];
-        struct epoll_event event = {.events = EPOLLIN, .data.ptr = one};
-        one->fd = open_connection();
-        one->waiter = i >= pushers;
-        one->quota = one->waiter ? options.waiter_messages
-                                 : options.messages / pushers + (i < options.messages % pushers);
-        one->window = window_of(one->waiter, one->quota);
-        fcntl(one->fd, F_SETFL, O_NONBLOCK);
-        if (epoll_ctl(poller, EPOLL_CTL_ADD, one->fd, &event) < 0)
-            give_up("epoll_ctl: %s", strerror(errno));
-    }
+        samples[sample_count++] = (float)seconds;
 }
 
 /* ---- the run ---- */
@@ -392,10 +145,10 @@ static void write_to_pipe(void)
 {
     struct connection one = {.fd = STDOUT_FILENO, .quota = options.messages,
                              .window = options.messages};
-    struct iovec piece[8];
+    struct iovec piece[PIECES];
     uint64_t target = end_of(pattern.request_end, one.quota);
     while (one.sent < target) {
-        ssize_t count = writev(one.fd, piece, pieces(&one, target, piece, 8));
+        ssize_t count = writev(one.fd, piece, pieces(&one, target, piece, PIECES));
         if (count < 0)
             give_up("write: %s", strerror(errno));
         one.sent += (uint64_t)count;
@@ -482,6 +235,9 @@ static void take_option(int letter)
     case 't': options.timeout = (double)number(optarg); break;
     case 'f': options.count_file = optarg; break;
     case 'h': options.hold = true; break;
+    case 'T': options.tls = true; break;
+    case 'S': options.session = true; break;
+    case 'P': options.path = optarg; break;
     default: exit(2);
     }
 }
@@ -493,7 +249,8 @@ static void take_options(int argc, char **argv)
         {"connections", 1, NULL, 'c'}, {"messages", 1, NULL, 'm'}, {"size", 1, NULL, 's'},
         {"window", 1, NULL, 'W'}, {"window-bytes", 1, NULL, 'B'}, {"waiters", 1, NULL, 'a'},
         {"waiter-messages", 1, NULL, 'A'}, {"timeout", 1, NULL, 't'},
-        {"count-file", 1, NULL, 'f'}, {"hold", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
+        {"count-file", 1, NULL, 'f'}, {"hold", 0, NULL, 'h'}, {"tls", 0, NULL, 'T'},
+        {"session", 0, NULL, 'S'}, {"path", 1, NULL, 'P'}, {NULL, 0, NULL, 0}};
     int letter;
     while ((letter = getopt_long(argc, argv, "", known, NULL)) != -1)
         take_option(letter);
