@@ -39,12 +39,12 @@ coverage: lint
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report $(COVERAGE)
 
-# Measures msgd beside its peers (tests/bench/README.md); BENCH='--rounds 1 --scale 0.1' for a look.
+# Measures msgd beside its peers (tests/bench/README.md); BENCH='--minutes 3 --scale 0.1' for a look.
 bench: .venv/test
-	PYTHONPATH=tests $(BIN)/python -m bench $(BENCH)
+	$(BIN)/python -m tests.bench $(BENCH)
 
 bench-guard: .venv/test
-	PYTHONPATH=tests $(BIN)/python -m bench.guard $(BENCH)
+	$(BIN)/python -m tests.bench.guard $(BENCH)
 
 # Kills, power cuts, abuse, a soak, for five minutes; CAMPAIGN="soak --minutes 30" for one of them,
 # CAMPAIGN=kinds for what each kind of abuse costs, CAMPAIGN=stall for a day of 1 GiB compressed.

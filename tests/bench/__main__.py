@@ -7,30 +7,38 @@ import os
 import resource
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import generator, machine, report, special
-from .cases import Case, all_cases
-from .peers import PEERS, Tools, python
+from . import generator, machine, report
+from .counting import use_pages
+from .matches import all_matches, interpreters
+from .pairs import Figures, Match
+from .peers import PEERS, add_interpreter
 from .process import BenchError
-from .results import Results
-from .runner import run_case
+from .report import Results
+from .stand import Stand
+from .tools import NotInstalledError, Tools, make_certificate, python
 
 RESULTS = Path(__file__).parent / "results"
+PAGES = 1 << 30  # bytes that a run may write
+NOTHING: Figures = {}  # the other side of a match that has none
 
 
 def main() -> int:
     options = _options()
     _raise_descriptor_limit()
     options.directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory) as name:
+    with tempfile.TemporaryDirectory(prefix="b", dir=options.directory) as name:
         place = Path(name).resolve()
         generator.build(place)
         tools = Tools(place, options.peers)
+        make_certificate(tools.certificate)
+        matches = _chosen(options.only, options.python)
+        Benchmark(Stand(tools, place, options.scale), matches).run(options.minutes * 60)
         versions = {name: peer.describe_version(tools) for name, peer in PEERS.items()}
-        results = Results(machine.describe(place, python()), versions)
-        Benchmark(tools, place, options.scale, results).run(options.rounds, options.only)
+        results = Results(machine.describe(place, python()), versions, matches)
     report.write(results, options.results)
     print((options.results / "results.md").read_text())
     return 1 if results.failures else 0
@@ -39,12 +47,13 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="Measure msgd beside its peers.")
     add = parser.add_argument
-    add("--rounds", type=int, default=5, help="how often everything is run in turn (5)")
+    add("--minutes", type=float, default=25.0, help="no new pair begins behind them (25)")
     add("--scale", type=float, default=1.0, help="share of the messages, for a quick look (1)")
     add("--only", default="", help="only what has a key that begins so; commas between several")
     add("--directory", type=Path, default=Path("build/bench"), help="where all archives lie")
     add("--results", type=Path, default=RESULTS, help="where the report goes")
     add("--peers", type=Path, default=_unpacked(), help="root of packages that were unpacked")
+    add("--python", action="append", default=[], metavar="NAME=PATH", help="further interpreters")
     return parser.parse_args()
 
 
@@ -59,52 +68,57 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _chosen(only: str, pythons: list[str]) -> list[Match]:
+    names = []
+    for words in pythons:
+        name, _, path = words.partition("=")
+        names.append(name)
+        add_interpreter(name, path)
+    prefixes = tuple(only.split(","))
+    matches = [*all_matches(), *interpreters(names)]
+    return [match for match in matches if match.key.startswith(prefixes)]
+
+
 @dataclass(slots=True)
 class Benchmark:
-    """Everything in turn, and that several times: so a drift of the machine hits all alike."""
+    """First the fewest pairs of each; then the time goes where it is needed most."""
 
-    tools: Tools
-    place: Path
-    scale: float
-    results: Results
+    stand: Stand
+    matches: list[Match]
 
-    def run(self, rounds: int, only: str) -> None:
-        prefixes = tuple(only.split(","))
-        installed = self.results.versions
-        cases = [one for one in all_cases() if installed[one.peer]]
-        for turn in range(1, rounds + 1):
-            for case in cases:
-                if case.key.startswith(prefixes):
-                    self._push(turn, case)
-            for one in special.ALL:
-                if one.key.startswith(prefixes):
-                    self._measure(turn, one)
+    def run(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            match = max(self.matches, key=Match.need)
+            if match.need() <= 1:
+                return
+            self._four(match)
+        self._say("the time is over")
 
-    def _push(self, turn: int, case: Case) -> None:
+    def _four(self, match: Match) -> None:
+        """A B B A: two pairs, each close in time."""
         others = machine.Others()
+        use_pages(self.stand.place, int(PAGES * min(self.stand.scale, 1)))
+        one, other = match.one, match.other or (lambda stand: NOTHING)
         try:
-            run = run_case(case, self.tools, self.place, self.scale)
-        except (BenchError, OSError) as error:
-            self._fail(turn, case.key, error)
-            return
-        self.results.runs[case.key].append(run)
-        self.results.others[case.key].append(others.share())
-        rate = run.messages / run.seconds
-        self._say(f"{turn} {case.key}: {rate:,.0f}/s, {run.seconds:.2f} s, p99 {run.p99_us:,.0f}")
+            first = one(self.stand), other(self.stand)
+            last = other(self.stand), one(self.stand)
+        except NotInstalledError as error:
+            match.problem = str(error)
+        except (BenchError, OSError, AssertionError) as error:
+            match.failures.append(f"{error.__class__.__name__}: {error}")
+        else:
+            match.pairs += [first, (last[1], last[0])]
+            match.others.append(others.share())
+        self._tell(match)
 
-    def _measure(self, turn: int, one: special.Special) -> None:
-        try:
-            measured = one.measure(self.tools, self.place, self.scale)
-        except (BenchError, OSError) as error:
-            self._fail(turn, one.key, error)
-            return
-        for name, value in measured.items():
-            self.results.values[f"{one.key}/{name}"].append(value)
-        self._say(f"{turn} {one.key}: {measured}")
-
-    def _fail(self, turn: int, key: str, error: Exception) -> None:
-        self.results.failures.append(f"{key}, round {turn}: {error}")
-        self._say(f"{turn} {key}: {error}")
+    def _tell(self, match: Match) -> None:
+        words = match.problem or (match.failures[-1] if match.failures else "")
+        for target in match.targets:
+            found = match.interval(target.figure)
+            if found is not None:
+                words += f" {found.middle:.3g} [{found.low:.3g}, {found.high:.3g}]"
+        self._say(f"{match.key}, {len(match.pairs)} pairs: {words}")
 
     @staticmethod
     def _say(line: str) -> None:

@@ -77,7 +77,7 @@ def lines(panels: list[Panel], note: str) -> str:
     for index, panel in enumerate(panels):
         body += _panel(panel, 62 + index * width, 44, width - 100, height - 100)
     for index, line in enumerate(panels[0].lines):
-        x, y = 40 + index * 150, height + 2
+        x, y = 40 + index * 165, height + 2
         body.append(f'<path class="line c{index}" d="M{x} {y - 4}h28"/>')
         body.append(_text(x + 34, y, line.name, ""))
     body.append(_text(len(panels) * width - 12, height + 2, note, "small end"))

@@ -25,6 +25,7 @@ class Work:
     window: int | None = None
     waiters: int = 0
     waiter_messages: int = 0
+    session: bool = False
 
     @property
     def lines(self) -> int:
@@ -42,6 +43,8 @@ class Work:
         chosen = [f"--{name}={value}" for name, value in numbers.items()]
         if self.window is not None:
             chosen.append(f"--window={self.window}")
+        if self.session:
+            chosen.append("--session")
         return [*chosen, f"--kind={self.kind}"]
 
 
@@ -60,9 +63,10 @@ class Run:
 
 def build(directory: Path) -> None:
     """Compiles load and limit into `directory`. Raises BenchError with the compiler's words."""
-    for name, sources in {"load": ["load.c", "wire.c"], "limit": ["limit.c"]}.items():
+    load = ["load.c", "traffic.c", "connect.c", "wire.c"]
+    for name, sources in {"load": load, "limit": ["limit.c"]}.items():
         paths = [str(HERE / source) for source in sources]
-        command = ["cc", *FLAGS, "-o", str(directory / name), *paths]
+        command = ["cc", *FLAGS, "-o", str(directory / name), *paths, "-lssl", "-lcrypto"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BenchError(f"cc: {done.stderr.strip()}")
@@ -88,14 +92,20 @@ def push_to_pipe(program: Path, reader: subprocess.Popen[bytes], work: Work) -> 
     return Run(work.messages, False, time.monotonic() - begin)
 
 
+def target(wire: str, port: int, path: Path | None = None, *, tls: bool = False) -> list[str]:
+    """The generator's options that say where to connect."""
+    options = [f"--wire={wire}", f"--port={port}"]
+    options += [f"--path={path}"] if path is not None else []
+    return options + (["--tls"] if tls else [])
+
+
 def push(
-    program: Path, wire: str, port: int, work: Work, *, count_file: Path | None, seconds: int = 60
+    program: Path, where: list[str], work: Work, *, file: Path | None = None, seconds: int = 60
 ) -> Run:
     """Runs the generator to its end. Raises BenchError when a reply was wrong or time ran out."""
-    command = [str(program), f"--wire={wire}", f"--port={port}", f"--timeout={seconds}"]
-    command += work.options()
-    if count_file is not None:
-        command.append(f"--count-file={count_file}")
+    command = [str(program), *where, f"--timeout={seconds}", *work.options()]
+    if file is not None:
+        command.append(f"--count-file={file}")
     try:
         done = subprocess.run(
             pinned(LOAD_CORE, command),

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import generator
-from .generator import Work, push
-from .peers import configure, python
+from .counting import fresh_directory
+from .generator import Work, push, target
 from .process import BenchError, read_announced_port, running
-from .runner import fresh_directory
+from .tools import Tools, configure, python
 
 ACCEPTED = Path(__file__).parent / "guard.json"
 TOLERANCE = 0.05  # batches depend on timing; repeated runs differ by less than 0.01
@@ -53,6 +53,7 @@ WORKS = {
     "an escape in a hundred": Work(20_000, kind="escape"),
     "ten lines": Work(1_000, kind="more"),
     "one at a time": Work(300, window=1),
+    "a session": Work(20_000, session=True),
 }
 
 
@@ -100,15 +101,18 @@ def _message(directory: Path, work: Work) -> float:
 
 
 def _daemon(directory: Path, work: Work, messages: int) -> int:
+    tools = Tools(directory, None)
     with fresh_directory(directory) as place:
-        configuration = configure("msgd.yaml", place, 0, "never")
+        configuration = configure(
+            "msgd.yaml", place, 0, "never", tools, listen="127.0.0.1", certificate="none"
+        )
         command = [python(), "-c", UNHURRIED, "--config", str(configuration)]
         command += ["--log-directory", str(place / "archive")]
         with running(_counted(place, command), stderr=subprocess.PIPE) as process:
             assert process.stderr is not None
             port = read_announced_port(process.stderr)
             load, larger = directory / "load", replace(work, messages=messages)
-            push(load, "msgd", port, larger, count_file=None, seconds=300)
+            push(load, target("msgd", port), larger, seconds=300)
         return _instructions(place)
 
 

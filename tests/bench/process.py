@@ -7,7 +7,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -71,6 +71,15 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
         except OSError:
             time.sleep(0.01)
     raise BenchError(f"nobody listens on port {port}")
+
+
+def wait_until(condition: Callable[[], bool], words: str) -> None:
+    """Raises BenchError when it has not come true in time."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BenchError(f"not so after {START_SECONDS:.0f} s: {words}")
+        time.sleep(0.005)
 
 
 def read_announced_port(stream: IO[bytes]) -> int:

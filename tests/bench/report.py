@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from . import chart
-from .cases import CONNECTIONS, SIZES
+from .growth import GROWTHS, Growth
+from .pairs import Match, Target
 from .peers import PEERS
-from .results import Results
-from .targets import Target, all_targets
+
+UNITS = {"rate": "k/s", "lines": "k/s", "logged": "k/s", "p50": "us", "p99": "us"}
+SYNCS = ("not synced", "synced")
+
+
+@dataclass(slots=True)
+class Results:
+    machine: dict[str, str]
+    versions: dict[str, str | None]  # of the peers; None: not installed
+    matches: list[Match]
+
+    def find(self, key: str) -> Match | None:
+        return next((match for match in self.matches if match.key == key), None)
+
+    @property
+    def failures(self) -> list[str]:
+        return [f"{match.key}: {words}" for match in self.matches for words in match.failures]
+
+    def disturbance(self) -> str:
+        """What others took of the processor while it was measured, in words."""
+        shares = sorted(share for match in self.matches for share in match.others)
+        if not shares:
+            return "not measured"
+        return f"{median(shares):.2f} of a core in the median run, {shares[-1]:.2f} in the worst"
+
+    def as_json(self) -> dict[str, object]:
+        pairs = {match.key: match.pairs for match in self.matches if match.pairs}
+        return {"machine": self.machine, "versions": self.versions, "pairs": pairs}
 
 
 def write(results: Results, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.json").write_text(json.dumps(results.as_json(), indent=1) + "\n")
+    (directory / "results.json").write_text(json.dumps(results.as_json()) + "\n")
     (directory / "results.md").write_text("\n".join(_page(results)) + "\n")
     for name, text in _charts(results):
         (directory / f"{name}.svg").write_text(text)
@@ -28,20 +57,23 @@ def _page(results: Results) -> Iterator[str]:
     yield ""
     yield from (f"- {name}: {value}" for name, value in results.machine.items())
     yield f"- taken by other processes meanwhile: {results.disturbance()}"
-    versions = (
-        f"{name} {version or '(not installed)'}" for name, version in results.versions.items()
-    )
-    yield f"- peers: {', '.join(versions)}"
+    installed = (f"{name} {version}" for name, version in results.versions.items() if version)
+    yield f"- servers: {', '.join(installed)}"
     yield ""
     yield from _headline(results)
-    yield from _targets(all_targets(results))
-    yield from _waits(results)
-    yield from _growth(results, "connections", "connections", CONNECTIONS)
-    yield from _growth(results, "sizes", "bytes of text", SIZES)
-    if results.failures:
-        yield "## Runs that failed"
-        yield ""
-        yield from (f"- {failure}" for failure in results.failures)
+    with_bound = [(match, target) for match in results.matches for target in match.targets]
+    yield from _ratios("Targets", [pair for pair in with_bound if pair[1].bound is not None])
+    yield from _ratios("Other ratios", [pair for pair in with_bound if pair[1].bound is None])
+    for growth in GROWTHS:
+        yield from _growth(results, growth)
+    left_out = [f"{match.key}: {match.problem}" for match in results.matches if match.problem]
+    yield from _list("Not measured", left_out)
+    yield from _list("Runs that failed", results.failures)
+
+
+def _list(title: str, lines: list[str]) -> Iterator[str]:
+    if lines:
+        yield from (f"## {title}", "", *(f"- {line}" for line in lines), "")
 
 
 def _table(*columns: str) -> Iterator[str]:
@@ -50,70 +82,89 @@ def _table(*columns: str) -> Iterator[str]:
 
 
 def _headline(results: Results) -> Iterator[str]:
+    """The rate of each server, and how many times that msgd had in the pairs."""
     yield "## One connection, 100-byte texts, thousands of messages a second"
     yield ""
-    yield from _table("", "acknowledged", "not synced", "msgd does", "synced", "msgd does")
+    yield from _table("", "acknowledged", *(w for s in SYNCS for w in (s, "msgd does")))
+    for name, cells in _headline_rows(results):
+        shown = []
+        for cell in cells:
+            shown += [_number(cell[0] / 1000), f"{_number(cell[1])} times"] if cell else ["", ""]
+        acknowledged = "yes" if PEERS[name].acknowledges else "no"
+        yield f"| {name} | {acknowledged} | {' | '.join(shown)} |"
+    yield ""
+
+
+Cell = tuple[float, float] | None  # messages a second, times
+
+
+def _headline_rows(results: Results) -> Iterator[tuple[str, list[Cell]]]:
+    matches = [m for m in results.matches if m.key.startswith("peers/") and m.pairs]
+    own = [_own(matches, words) for words in SYNCS]
+    if any(own):
+        yield "msgd", own
     for name, peer in PEERS.items():
-        plain, sync = (results.rate(f"{kind}/{name}") for kind in ("plain", "sync"))
-        if plain is None:
-            continue
-        cells = [
-            name,
-            "yes" if peer.acknowledges else "no",
-            _number(plain / 1000),
-            _times(results.ratio("plain/msgd", f"plain/{name}")),
-            _number(sync / 1000) if sync else "",
-            _times(results.ratio("sync/msgd", f"sync/{name}")),
-        ]
-        yield f"| {' | '.join(cells)} |"
+        folder = f"{name}/1" if name in ("C limit", "prototype") else f"peers/{name}"
+        found = [results.find(f"{folder}/{words}") for words in SYNCS]
+        if not peer.tls and any(match is not None and match.pairs for match in found):
+            yield name, [_cell(match) for match in found]
+
+
+def _own(matches: list[Match], words: str) -> Cell:
+    own = [m for m in matches if m.key.endswith(f"/{words}") and "TLS" not in m.key]
+    rates = [rate for match in own for rate in match.one_side()]
+    return (median(rates), 1.0) if rates else None
+
+
+def _cell(match: Match | None) -> Cell:
+    if match is None or not match.pairs:
+        return None
+    return median(match.other_side()), median(match.ratios())
+
+
+def _ratios(title: str, rows: list[tuple[Match, Target]]) -> Iterator[str]:
+    yield f"## {title}"
+    yield ""
+    last = "" if title != "Targets" else "|  |  "
+    yield from (f"| ratio | measured | 95 % interval | pairs | one | other {last}|",)
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |" + (" ---: | --- |" if last else "")
+    for match, target in rows:
+        yield _row(match, target)
     yield ""
 
 
-def _targets(targets: list[Target]) -> Iterator[str]:
-    words = {True: "met", False: "**not met**", None: "not measured"}
-    yield "## Targets"
-    yield ""
-    yield from _table("ratio", "target", "measured", "")
-    for target in targets:
-        bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"
-        yield f"| {target.title} | {bound} | {_number(target.value)} | {words[target.met]} |"
-    yield ""
+def _row(match: Match, target: Target) -> str:
+    found = match.interval(target.figure)
+    cells = [target.title]
+    if found is None:
+        cells += ["not measured", "", "", "", ""]
+    else:
+        cells += [_number(found.middle), f"{_number(found.low)} to {_number(found.high)}"]
+        cells += [str(len(match.pairs)), *_sides(match, target.figure)]
+    if target.bound is not None:
+        cells.append(f"at {'least' if target.at_least else 'most'} {target.bound:g}")
+        cells.append(found.verdict(target) if found else "")
+    return f"| {' | '.join(cells)} |"
 
 
-def _waits(results: Results) -> Iterator[str]:
-    yield "## A client that waits for each echo, microseconds"
-    yield ""
-    yield from _table("", "p50", "p99")
-    titles = {
-        "wait": "alone",
-        "wait sync": "alone, synced",
-        "fair": "beside 15 that push",
-        "fair sync": "beside 15 that push, synced",
-    }
-    for kind, title in titles.items():
-        for peer in ("C limit", "msgd"):
-            key = f"{kind}/{peer}"
-            p50, p99 = results.p50(key), results.p99(key)
-            yield f"| {peer}, {title} | {_number(p50)} | {_number(p99)} |"
-    for count in (5000, 10000):
-        p50, p99 = (results.value(f"idle/{count}/{name}_us") for name in ("p50", "p99"))
-        yield f"| msgd, beside {count:,} idle connections | {_number(p50)} | {_number(p99)} |"
-    yield ""
+def _sides(match: Match, figure: str) -> list[str]:
+    if match.other is None:
+        return ["", ""]
+    unit = UNITS.get(figure, figure)
+    by = 1000 if unit == "k/s" else 1
+    sides = match.one_side(figure), match.other_side(figure)
+    return [f"{_number(median(side) / by)} {unit}" for side in sides]
 
 
-def _growth(results: Results, group: str, title: str, steps: tuple[int, ...]) -> Iterator[str]:
-    yield f"## Against {title}: thousands of messages a second, p99 in microseconds"
+def _growth(results: Results, growth: Growth) -> Iterator[str]:
+    rows = list(growth.rows(results.find))
+    if not rows:
+        return
+    yield f"## {growth.title}"
     yield ""
-    names = ("C limit", "msgd", "C limit synced", "msgd synced")
-    yield from _table(title, *(f"{name}{what}" for name in names for what in ("", ", p99")))
-    for step in steps:
-        cells = [f"{step:,}"]
-        for kind in (group, f"{group} sync"):
-            for peer in ("C limit", "msgd"):
-                key = f"{kind}/{peer}/{step}"
-                rate = results.rate(key)
-                cells += [_number(rate / 1000 if rate else None), _number(results.p99(key))]
-        yield f"| {' | '.join(cells)} |"
+    yield from _table(growth.axis, *growth.columns)
+    for step, values in rows:
+        yield f"| {step:,} | {' | '.join(_number(value) for value in values)} |"
     yield ""
 
 
@@ -121,51 +172,25 @@ def _number(value: float | None) -> str:
     """Three digits that count."""
     if value is None:
         return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _times(value: float | None) -> str:
-    return "" if value is None else f"{_number(value)} times"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _charts(results: Results) -> Iterator[tuple[str, str]]:
     day = results.machine["date"][:10]
     note = f"100-byte texts, one connection, one core; {results.machine['processor']}, {day}"
-    yield "peers", chart.bars("Messages a second", note, _bars(results))
-    for group, steps, axis in (
-        ("connections", CONNECTIONS, "connections"),
-        ("sizes", SIZES, "bytes of text in a message"),
-    ):
-        rate = chart.Panel("Messages a second", axis, _lines(results, group, steps, "rate"))
-        wait = chart.Panel(
-            "Wait for the echo, p99, milliseconds", axis, _lines(results, group, steps, "p99")
-        )
-        yield group, chart.lines([rate, wait], f"pipelined, one core; {day}")
-
-
-def _bars(results: Results) -> list[chart.Bar]:
-    return [
+    bars = [
         chart.Bar(
-            name + ("" if peer.acknowledges else " (no receipt)"),
-            plain,
-            results.rate(f"sync/{name}"),
+            name + ("" if PEERS[name].acknowledges else " (no receipt)"),
+            plain[0],
+            synced[0] if synced else None,
             name == "msgd",
         )
-        for name, peer in PEERS.items()
-        if (plain := results.rate(f"plain/{name}")) is not None
+        for name, (plain, synced) in _headline_rows(results)
+        if plain is not None
     ]
-
-
-def _lines(results: Results, group: str, steps: tuple[int, ...], what: str) -> list[chart.Line]:
-    lines = []
-    for peer in ("C limit", "msgd"):
-        for kind, words in (("", ""), (" sync", ", synced")):
-            points = []
-            for step in steps:
-                key = f"{group}{kind}/{peer}/{step}"
-                p99 = results.p99(key)
-                value = results.rate(key) if what == "rate" else p99 / 1000 if p99 else None
-                if value:
-                    points.append((float(step), value))
-            lines.append(chart.Line(peer + words, points))
-    return lines
+    if bars:
+        yield "peers", chart.bars("Messages a second", note, bars)
+    for growth in GROWTHS:
+        panels = growth.panels(results.find)
+        if panels:
+            yield growth.name, chart.lines(panels, f"one core; {day}")

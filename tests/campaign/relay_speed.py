@@ -47,12 +47,12 @@ def _ask(url: str, verb: str, body: object = None) -> dict[str, object]:
     return asyncio.run(run())
 
 
-def _new_stream(url: str) -> None:
+def new_stream(url: str) -> None:
     _ask(url, "STREAM.DELETE.MSGD")
     _ask(url, "STREAM.CREATE.MSGD", {"name": "MSGD", "subjects": ["msgd.>"]})
 
 
-async def _publish_raw(url: str, data: bytes) -> float:
+async def publish_raw(url: str, data: bytes) -> float:
     """Seconds for all of it, by nothing but the library."""
     import nats
 
@@ -69,7 +69,7 @@ async def _publish_raw(url: str, data: bytes) -> float:
     return seconds
 
 
-def _ship(folder: Path, url: str, size: int) -> float:
+def ship_all(folder: Path, url: str, size: int) -> float:
     """Seconds from the first block to the last, by the times that the stream noted."""
     ship = Relay(folder, "ship", f"servers: {url}\nnode: web1\narchive: {folder}/archive\n")
     try:
@@ -95,7 +95,7 @@ def _time(url: str, sequence: int) -> float:
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
 
 
-def _grow(archive: Path, size: int) -> bytes:
+def grow(archive: Path, size: int) -> bytes:
     archive.mkdir(parents=True, exist_ok=True)
     data = _LINE * (size // len(_LINE))
     path = archive / f"{DAY}.log"
@@ -106,14 +106,14 @@ def _grow(archive: Path, size: int) -> bytes:
 
 def throughput(folder: Path, url: str, size: int = 128 * MIB) -> str:
     """A B B A, three times."""
-    data = _grow(folder / "archive", size)
+    data = grow(folder / "archive", size)
     ratios, rates = [], []
     for _ in range(3):
         took = []
         for raw in (True, False, False, True):
-            _new_stream(url)
+            new_stream(url)
             took.append(
-                asyncio.run(_publish_raw(url, data)) if raw else _ship(folder, url, len(data))
+                asyncio.run(publish_raw(url, data)) if raw else ship_all(folder, url, len(data))
             )
         ratios.append((took[0] + took[3]) / (took[1] + took[2]))
         rates.append(2 * len(data) / (took[1] + took[2]) / 1e6)
@@ -158,8 +158,8 @@ def delay(folder: Path, url: str) -> str:
 
 def memory(folder: Path, server: NatsServer, size: int = 512 * MIB) -> str:
     """The highest resident size of both, at full speed; and of ship while the server is away."""
-    _grow(folder / "archive", size)
-    _new_stream(server.url)
+    grow(folder / "archive", size)
+    new_stream(server.url)
     server.kill()
     ship = Relay(folder, "ship", f"servers: {server.url}\nnode: web1\narchive: {folder}/archive\n")
     time.sleep(10)
@@ -197,7 +197,7 @@ def main() -> None:
         server.start()
         try:
             print(throughput(folder / "a", server.url), flush=True)
-            _new_stream(server.url)
+            new_stream(server.url)
             print(delay(folder / "b", server.url), flush=True)
             print(memory(folder / "c", server), flush=True)
         finally:
