@@ -385,6 +385,18 @@ def test_what_cannot_be_written_stops_the_session() -> None:
     assert driver.records() == [(b"/a:001", b"before"), (b"/a:002", b"again")]
 
 
+def test_the_first_message_that_cannot_be_written_has_the_reason() -> None:
+    """Also where one that was sent behind it, and read before the write, is refused for another."""
+    driver = Driver(10)
+    driver.receive(b"PING\nSESS a\n")
+    driver.broken = {1}
+    driver.receive(b"MESG 1\nMESG 2\nMESG too long for it\nMESG 3\n")
+    failed = b"FAIL archive cannot be written\n"
+    assert driver.replies.endswith(
+        b"SESS 0\n" + failed + INTERRUPTED + b"FAIL message too long\n" + INTERRUPTED
+    )
+
+
 def test_without_a_session_each_message_has_the_reason() -> None:
     for hello, ending in ((b"PING\n", b"\n"), (b"PINGM", b"")):
         driver = Driver(100)

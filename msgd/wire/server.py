@@ -136,7 +136,7 @@ class ServerProtocol:
 
     def refused(self, messages: int) -> Answer:
         """The replies to messages that could not be written. It stops a session."""
-        first, other = (self.reply(FAIL, self._session.fail(NOT_WRITTEN)).data for _ in range(2))
+        first, other = (self.reply(FAIL, self._session.lose(NOT_WRITTEN)).data for _ in range(2))
         return Answer(first + other * (messages - 1))
 
     def opened(self, id: str, number: int, form: Form) -> Answer:

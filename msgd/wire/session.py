@@ -29,14 +29,15 @@ class Session:
     message of it, and nothing behind that.
     """
 
-    __slots__ = ("_numbered", "refusal")
+    __slots__ = ("_lost", "_numbered", "refusal")
 
     def __init__(self) -> None:
         self._numbered = False
+        self._lost = False  # a message of it could not be written
         self.refusal = ""  # what every message gets until the next SESS, where this is not empty
 
     def open(self) -> None:
-        self._numbered, self.refusal = True, ""
+        self._numbered, self._lost, self.refusal = True, False, ""
 
     def refuse(self) -> None:
         """A SESS was refused: what is pipelined behind it must not become plain messages."""
@@ -52,4 +53,16 @@ class Session:
             return self.refusal
         if self._numbered:
             self.refusal = SESSION_INTERRUPTED
+        return reason
+
+    def lose(self, reason: str) -> str:
+        """A message that was taken could not be written: the reason to give.
+
+        Whatever has stopped the session meanwhile stands behind it in the stream.
+        """
+        if self._lost:
+            return SESSION_INTERRUPTED
+        if self._numbered:
+            self._lost = True
+            self.refusal = self.refusal or SESSION_INTERRUPTED
         return reason
