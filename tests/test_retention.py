@@ -247,11 +247,14 @@ def test_messages_are_archived_while_a_day_is_compressed(start: Start, tmp_path:
     assert stalled.during.waits
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), ImportError("Too many open files")]
+)
 def test_without_a_descriptor_for_retention_the_daemon_goes_on(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise error
 
     monkeypatch.setattr("subprocess.Popen", fail)
     keeper = Housekeeper("/")

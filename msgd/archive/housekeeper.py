@@ -115,7 +115,7 @@ class Housekeeper:
             return False
 
     def _spared(self, keep_days: int) -> list[str]:
-        """The days that this process has written to less than so many days ago, whatever the
+        """The days that this process has written to in the last ``keep_days`` days, whatever the
         clock said then: an archive of 1970 is not old once the clock is right.
         """
         since = elapsed() - keep_days * _DAY_SECONDS + _SLACK_SECONDS
@@ -133,8 +133,9 @@ class Housekeeper:
                 stderr=subprocess.STDOUT,
                 bufsize=0,
             )
-        except OSError as error:
-            log.error("retention: cannot start: %s; tried again tomorrow", error.strerror)
+        except (OSError, ImportError) as error:  # without descriptors nothing is imported either
+            words = getattr(error, "strerror", None) or error
+            log.error("retention: cannot start: %s; tried again tomorrow", words)
             return
         assert child.stdout is not None
         os.set_blocking(child.stdout.fileno(), False)
