@@ -138,7 +138,7 @@ class Reader:
 
 
 def _split(text: bytes, further: int) -> tuple[bytes, bytes]:
-    """A text with so many further lines, and the lines that somebody has written behind it."""
+    """A text with this number of further lines, and what somebody has written behind it."""
     lines = text.split(b"\n")
     surplus = b"".join(line + b"\n" for line in lines[further + 1 :])
     return b"\n".join(lines[: further + 1]), surplus

@@ -47,7 +47,7 @@ class Form:
         self._begin = stamp + self._behind
 
     def advance(self, messages: int) -> None:
-        """So many records have been taken."""
+        """This number of records has been taken."""
         if self.number:
             self.number += messages
 

@@ -8,7 +8,7 @@ _LOOKS = 16  # at sessions that could be forgotten, for each number that is note
 
 
 class Sessions:
-    """A table with room for so many sessions; the one unused for longest is forgotten first.
+    """A table of up to ``most`` sessions; the one unused for longest is forgotten first.
 
     A session belongs to its owner: "" or the name that the client has proved.
     """

@@ -9,8 +9,8 @@ r"""`.msgd.state`: the numbers of the sessions as of one moment, so that a start
     session 20 @web1/backup
     crc 8587d865
 
-It speaks of the first so many bytes of one day file (the number behind them is the CRC-32 of the
-last of them), and of the other files as long as they have these sizes; what is not so is read
+It speaks of one day file up to an offset (the number behind that is the CRC-32 of the last bytes
+before it), and of the other files as long as they have these sizes; what is not so is read
 again (see `recovery`). So it may be as old as it likes, and says nothing that the archive does
 not hold. The sessions stand in the order of their use. The last line has the CRC-32 of all others.
 """

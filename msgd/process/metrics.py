@@ -53,7 +53,7 @@ class Gauge:
 
 
 class Histogram:
-    """How many observations were at most so large, for each bound."""
+    """For each bound, how many observations were not above it."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 

@@ -39,7 +39,7 @@ KERNEL_RECEIVES, KERNEL_SENDS = 128 << 10, 64 << 10
 # A few of those who have pushed much that was cheap get more, each way, up to what the system
 # allows (net.core.rmem_max).
 WIDE_BYTES, WIDE_CLIENTS = 1 << 20, 64
-# What one turn does of what may be due for all clients at once: so many time-outs, and so many who
+# What one turn does of what may be due for all clients at once: up to 100 time-outs, and 100 who
 # can take more of what they are owed. The others follow in the next turns.
 _AT_ONCE = 100
 _TURNED_AWAY = 64  # clients over the limit that may take their time to hear it

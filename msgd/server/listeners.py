@@ -204,7 +204,7 @@ class Listeners:
             self._paused_until = inf
             try:
                 self.watch(self._selector)
-            except OSError as error:  # as in Peers._watch
+            except OSError as error:  # as in Clients._watch
                 self._pause(error)
 
     def _accept(self, listener: socket.socket) -> None:
