@@ -204,6 +204,7 @@ class Clients:
         if not client.half_closed:
             self._idle.stop(client)
             self._closing.start(client, now)
+            client.takes_output()  # from here on it is to take something
         self._active[client] = None
 
     def break_off(self, client: Connection) -> None:
@@ -235,7 +236,10 @@ class Clients:
             else:
                 self.break_off(client)
         for client in _some(self._closing, now):
-            self.break_off(client)
+            if client.takes_output():  # slowly, but it does
+                self._closing.start(client, now)
+            else:
+                self.break_off(client)
         for client in _some(self._quiet, now):
             client.quiet = True
             self._resumable[client] = None
@@ -354,6 +358,11 @@ class Clients:
         self._admission.leave(client.origin)
         self._writers.leave(client)
         client.transport.socket.close()
+
+    def take_output(self) -> bool:
+        """Whether any of them has taken some of what it is owed since this was asked before."""
+        taking = [client for client in self._all if client.takes_output()]  # each is asked
+        return bool(taking)
 
     def left(self) -> tuple[int, int, int]:
         """How many are there; bytes of theirs that were not taken, and of ours not sent."""

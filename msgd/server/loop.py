@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("msgd")
 
 _PACES = {"always": SYNCED, "second": UNSYNCED, "never": UNSYNCED}
-STOP_SECONDS = 5.0  # for clients that do not take what they are owed when the server stops
+# When the server stops: for clients that do not take what they are owed, and for those who do.
+STOP_SECONDS, LONGEST_STOP_SECONDS = 5.0, 30.0
 
 
 class Server:
@@ -86,7 +87,7 @@ class Server:
         }
         self._owed: list[tuple[Connection, Records | Answer | Open]] = []
         self._now, self._day = time.monotonic(), ""
-        self._stop_at = inf
+        self._stop_at = self._stop_by = inf
         self._stopping = False
 
     def filenos(self) -> list[int]:
@@ -109,7 +110,7 @@ class Server:
         try:
             while self._clients or not self._stopping:
                 self._turn()
-                if self._now >= self._stop_at:
+                if self._now >= self._stop_at and not self._waits_longer():
                     self._say_what_is_left()
                     break
         finally:
@@ -345,7 +346,7 @@ class Server:
         for number in self._signals.take():
             if number in (SIGTERM, SIGINT) and self._stopping:
                 log.warning("stopping at once")
-                self._stop_at = self._alarm.due = self._now
+                self._stop_at = self._stop_by = self._alarm.due = self._now
             elif number in (SIGTERM, SIGINT):
                 self._stop("SIGINT" if number == SIGINT else "SIGTERM")
             elif number == SIGHUP:
@@ -362,11 +363,20 @@ class Server:
         log.info("stopping: %s", why)
         systemd.notify("STOPPING=1")
         self._stopping = True
+        self._stop_by = self._now + LONGEST_STOP_SECONDS
         self._give_time()
         self._listeners.close()
         self._clients.stop()
+        self._clients.take_output()  # from here on
         for client in self._guard.stop():
             self._answer(client, FAIL)
+
+    def _waits_longer(self) -> bool:
+        """Whether somebody takes what it is owed, slowly; not for ever, and not when in a hurry."""
+        if self._now >= self._stop_by or not self._clients.take_output():
+            return False
+        self._give_time()
+        return True
 
     def _say_what_is_left(self) -> None:
         clients, unread, unsent = self._clients.left()
