@@ -208,11 +208,11 @@ def test_a_client_that_does_not_read_is_not_read_from(msgd: Daemon) -> None:
 def test_who_reads_slowly_after_the_last_word_costs_no_processor(start: Start) -> None:
     msgd = start("listen: 127.0.0.1\nlimits: {idle_seconds: 0.2}\n", "--verbose")
     with msgd.line_client() as slow:
-        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         fill(slow)
         msgd.wait_log("closed after a time-out")
         slow.socket.setblocking(True)
-        wait_for(lambda: slow.read(1 << 14) and has_said_goodbye(slow), "the server's FIN")
+        wait_for(lambda: slow.read(1 << 15) and has_said_goodbye(slow), "the server's FIN")
         used = cpu_seconds(msgd.pid)
         time.sleep(1)  # the window in which its processor time is measured
         assert cpu_seconds(msgd.pid) - used < 0.2

@@ -73,7 +73,7 @@ def lay(
         taken = turns.read(counts).since(before)
     assert "Traceback" not in msgd.log
     peak = peak_bytes(msgd.pid)
-    assert msgd.stop() == 0
+    msgd.kill()  # asked to stop, it would take all that is prepared first
     texts = [text for text in msgd.texts() if text.startswith("well-behaved")]
     assert texts[: len(waits)] == [f"well-behaved {number}" for number in range(len(waits))]
     bound = most_memory(clients, MESSAGE_BYTES, tls=True)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-PREPARE_SECONDS = 20.0  # at most, until what was prepared is with the daemon
+PREPARE_SECONDS = 60.0  # at most, until what was prepared is with the daemon
 OUTBREAK_SECONDS = 3.0  # at most, until all is answered
 HELD_BYTES = 60_000  # what each holds at the daemon: nearly as much as a message may be
 
