@@ -51,6 +51,22 @@ def _play(
             failures.append(error)
 
 
+@contextmanager
+def dead() -> Iterator[int]:
+    """A port that answers no attempt to connect: its queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        queue = [socket.socket() for _ in range(4)]
+        for one in queue:
+            one.setblocking(False)
+            one.connect_ex(address)
+        yield address[1]
+        for one in queue:
+            one.close()
+
+
 def greet(connection: socket.socket) -> None:
     """The handshake, as msgd does it."""
     assert receive(connection, 5) == b"PING\n"

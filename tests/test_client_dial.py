@@ -13,7 +13,7 @@ import pytest
 
 from msgd.client import Client, NotConnected
 from tests.conftest import Daemon, Start
-from tests.scripted import echo, greet, scripted
+from tests.scripted import dead, echo, greet, scripted
 
 Resolve = Callable[..., list[tuple[Any, ...]]]
 
@@ -24,22 +24,6 @@ def free_port() -> int:
         port = listener.getsockname()[1]
         assert isinstance(port, int)
         return port
-
-
-@contextmanager
-def dead() -> Iterator[int]:
-    """A port that answers no attempt to connect: its queue is full."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        address = listener.getsockname()
-        queue = [socket.socket() for _ in range(4)]
-        for one in queue:
-            one.setblocking(False)
-            one.connect_ex(address)
-        yield address[1]
-        for one in queue:
-            one.close()
 
 
 def resolves(*addresses: tuple[str, int]) -> Resolve:

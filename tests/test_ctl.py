@@ -28,7 +28,7 @@ from tests.ctl import (  # noqa: F401
     start_send,
     terminal_fixture,
 )
-from tests.scripted import Part, echo, receive, says, scripted, silent
+from tests.scripted import Part, dead, echo, receive, says, scripted, silent
 
 LIMIT = 65536
 
@@ -213,6 +213,11 @@ def test_ping_has_a_deadline(msgd: Daemon) -> None:
         done = msgctl("ping", "-w0.3", "-p", port)
     assert done.returncode == 69
     assert "1 packets transmitted, 0 received, 100% packet loss" in done.stdout
+    with dead() as port:
+        fails(msgctl("ping", "-w0.3", "-p", port), 69, r".*: no answer for 0\.3 seconds")
+        done = msgctl("ping", "-w0.3", "--retry", "60", "-p", port)
+    assert done.returncode == 69
+    assert "trying again for 0.3 seconds" in done.stderr
 
 
 # Send

@@ -308,6 +308,9 @@ def test_one_second_is_one() -> None:
     with scripted(says(b"")) as port:
         done = msgctl("send", "--retry", "1", "-p", port, "a")
     assert "trying again for 1 second\n" in done.stderr
+    with scripted(silent) as port:
+        done = msgctl("send", "--timeout", "1", "-p", port, "a")
+    fails(done, 69, "no answer for 1 second: the message is not confirmed")
 
 
 def test_too_little_memory_is_one_line(msgd: Daemon, tmp_path: Path) -> None:

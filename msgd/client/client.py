@@ -32,7 +32,7 @@ from msgd.client.errors import (
     SessionError,
 )
 from msgd.client.inflight import Answer, Pipeline
-from msgd.client.link import BLOCK_BYTES, Link, Patience
+from msgd.client.link import BLOCK_BYTES, Link, Patience, in_seconds
 from msgd.client.replies import one_line, one_reply, session_number
 from msgd.client.servers import PORT, Server, checked_seconds, checked_session, safe, servers
 from msgd.client.texts import Receipt, Source, Texts, as_bytes, receipts
@@ -366,7 +366,7 @@ class Client:
             self._close("the client is closed: it has stopped the server")
 
     def _silent(self) -> str:
-        return f"no answer for {self.timeout:g} seconds"
+        return f"no answer for {in_seconds(self.timeout)}"
 
 
 class _Receipts(Iterator[Receipt]):

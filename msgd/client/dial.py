@@ -16,6 +16,7 @@ from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from msgd.client.errors import NotConnected
+from msgd.client.link import in_seconds
 from msgd.client.servers import Server, safe
 
 _DELAY = 0.25  # seconds between two attempts; RFC 8305, section 5
@@ -146,7 +147,7 @@ def _why_not(server: Server, error: OSError, timeout: float) -> str:
         case ConnectionRefusedError():
             return f"nobody listens at {server}: is msgd started there?"
         case TimeoutError():
-            return f"cannot connect to {server}: no answer for {timeout:g} seconds"
+            return f"cannot connect to {server}: no answer for {in_seconds(timeout)}"
     return f"cannot connect to {server}: {error.strerror}"
 
 

@@ -15,6 +15,11 @@ BLOCK_BYTES = 64 << 10
 CLOSED = "the server closed the connection"
 
 
+def in_seconds(number: float) -> str:
+    """A time for people."""
+    return f"{number:g} second" if number == 1 else f"{number:g} seconds"
+
+
 class Patience:
     """How long the server may let us wait for the next sign of progress.
 

@@ -14,7 +14,7 @@ from hmac import compare_digest
 
 from msgd.client.contexts import context
 from msgd.client.errors import ConnectionLost, NotConnected
-from msgd.client.link import BLOCK_BYTES, CLOSED, Link, Patience
+from msgd.client.link import BLOCK_BYTES, CLOSED, Link, Patience, in_seconds
 from msgd.client.servers import Server
 from msgd.client.tls import Tls
 from msgd.client.verdict import alert, fingerprint, host_name, plain, verdict
@@ -84,7 +84,7 @@ class SecureLink(Link):
             if readable and (data := self._receive()) is not None:
                 self._feed(data)
             elif not patience.left:
-                raise ConnectionLost(f"no answer for {patience.seconds:g} seconds")
+                raise ConnectionLost(f"no answer for {in_seconds(patience.seconds)}")
 
     def _stepped(self) -> bool:
         """One step of the handshake; whether it is done."""

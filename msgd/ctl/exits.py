@@ -85,8 +85,3 @@ def of_error(error: Exception) -> int:
         return REFUSED if isinstance(error, Refused) else UNAVAILABLE
     complain(f"a bug in msgctl: {type(error).__name__}: {error}")
     return REFUSED
-
-
-def seconds(number: float) -> str:
-    """A time for people."""
-    return f"{number:g} second" if number == 1 else f"{number:g} seconds"

@@ -37,7 +37,8 @@ def command(
 ) -> int:
     """Measure the round-trip time to the server."""
     exits.end_like_interrupts()
-    return Pinging(server(), Retry(retry), as_json).run(count, interval, deadline or inf)
+    deadline = deadline or inf
+    return Pinging(server(), Retry(min(retry, deadline)), as_json).run(count, interval, deadline)
 
 
 class Pinging:
@@ -45,6 +46,7 @@ class Pinging:
 
     def __init__(self, where: Server, retry: Retry, as_json: bool) -> None:
         self._server = where
+        self._timeout = where.timeout
         self._retry = retry
         self._json = as_json
         self._client: Client | None = None
@@ -55,6 +57,7 @@ class Pinging:
     def run(self, number: int | None, interval: float, deadline: float) -> int:
         self._end = self._begin + deadline
         try:
+            self._server.timeout = self._patience()
             self._client = self._retry.connected(self._server.connect)
             if not self._json:
                 say(f"PING {self._client.address}")
@@ -77,12 +80,16 @@ class Pinging:
     def _left(self) -> float:
         return self._end - monotonic()
 
+    def _patience(self) -> float:
+        """How long a connection or an answer may take."""
+        return max(0.001, min(self._timeout, round(self._left(), 3)))
+
     def _ping(self, sequence: int) -> bool:
         """One request; whether it was answered. Without an answer the next one is on its way."""
         try:
             client = self._connected()
             self._sent += 1
-            client.timeout = max(0.001, min(self._server.timeout, self._left()))
+            client.timeout = self._patience()
             milliseconds = client.ping() * 1000
         except MsgdError as error:
             self._sent += isinstance(error, NotConnected)
@@ -96,6 +103,7 @@ class Pinging:
     def _connected(self) -> Client:
         """The connection; where the server closed an idle one that is no loss, but a new one."""
         if self._client is None or self._client.closed_by_server():
+            self._server.timeout = self._patience()
             self._client = self._server.connect()
         return self._client
 

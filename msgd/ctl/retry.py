@@ -7,7 +7,7 @@ from time import monotonic, sleep
 
 from msgd.client import Client, MsgdError
 from msgd.client.errors import SessionError
-from msgd.ctl.exits import seconds
+from msgd.client.link import in_seconds
 from msgd.ctl.streams import complain
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds
@@ -47,7 +47,7 @@ class Retry:
             raise error
         if self._seconds and not self._deadline:
             self._deadline = monotonic() + self._seconds
-            complain(f"{error}; trying again for {seconds(self._seconds)}")
+            complain(f"{error}; trying again for {in_seconds(self._seconds)}")
         left = self._deadline - monotonic()
         if left <= 0:
             raise error
