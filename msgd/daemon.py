@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import NoReturn
 
@@ -140,11 +140,12 @@ def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace
     """Serve until asked to stop. What can fail does so before the terminal is left."""
     from msgd.process.signals import Signals
 
-    signals = Signals()  # first, and gone last: nobody must know of a process that a signal ends
-    from msgd.process import systemd
-    from msgd.server.loop import Server
-
     with ExitStack() as stack:
+        # First, and gone last: nobody must know of a process that a signal ends.
+        signals = stack.enter_context(closing(Signals()))
+        from msgd.process import systemd
+        from msgd.server.loop import Server
+
         pidfile = None
         if given.pidfile:
             from msgd.process.lockfile import PidFile

@@ -73,6 +73,22 @@ def test_a_signal_to_stop_is_heeded_at_any_moment(
     assert not pidfile.exists()
 
 
+_AT_THE_END = """
+import os, signal, sys
+class End:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+sys.goes_last = End()
+"""
+
+
+def test_nor_does_a_signal_change_how_it_has_ended(start: Start, tmp_path: Path) -> None:
+    """When Python takes itself apart it gives signals back what they do to any process."""
+    (tmp_path / "sitecustomize.py").write_text(_AT_THE_END)
+    daemon = start("", env={"PYTHONPATH": str(tmp_path)})
+    assert daemon.stop() == 0
+
+
 @pytest.mark.parametrize("moment", ["it-listens", "the-pid-file-is-written"])
 def test_a_signal_to_reload_is_heeded_at_any_moment(
     start: Start, tmp_path: Path, moment: str

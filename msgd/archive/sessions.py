@@ -57,6 +57,3 @@ class Sessions:
     def all(self) -> list[tuple[tuple[str, str], int]]:
         """Owner, id and number of each, the one unused for longest first."""
         return list(self._last.items())
-
-    def clear(self) -> None:
-        self._last.clear()
