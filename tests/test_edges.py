@@ -153,7 +153,7 @@ def test_whoever_comes_through_a_proxy_is_judged_as_anybody(start: Start) -> Non
         first.send(_header(2, "127.0.0.9", 4711) + b"PING\n")
         first.expect(b"PONG\n")
         second.send(_header(2, "127.0.0.9", 4712) + b"PING\n")
-        assert second.rest() == b""
+        assert second.rest() == b"FAIL busy\n"
 
 
 def test_whoever_is_closed_between_two_groups_of_a_turn_is_left_alone() -> None:

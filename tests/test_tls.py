@@ -292,6 +292,24 @@ def test_names_of_clients(place: Place) -> None:
     refused(place, msgd, place.context(foreign))
 
 
+def test_a_name_behind_a_proxy(place: Place) -> None:
+    """The proxy's header, TLS behind it, and in there a certificate and a session."""
+    authority = f"  client_ca: {place.authority.certificate}\n"
+    msgd = place.daemon(authority + "  required: remote\n", "proxy_from: 127.0.0.1\n")
+    context = place.context(place.authority.issue("web-1", client=True))
+    header = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 6743\r\n"
+    with msgd.connect() as client:
+        client.send(header)
+        client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
+        assert client.ask(b"PING\n") == b"PONG\n"
+        assert client.ask(b"SESS s\n") == b"SESS 0\n"
+        assert client.ask(b"MESG x\n") == b"MESG x\n"
+    assert b" 192.0.2.7:4711@web-1/s:001 x\n" in msgd.archive()
+    with msgd.connect() as client:  # the proxy is on this machine, its client is not
+        client.send(header + b"PING\n")
+        assert client.rest() == b"FAIL tls required\n"
+
+
 def test_sessions_belong_to_the_name_that_opened_them(place: Place) -> None:
     more = f"  client_ca: {place.authority.certificate}\n"
     msgd = place.daemon(more)

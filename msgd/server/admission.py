@@ -17,7 +17,7 @@ from msgd.server import addresses
 from msgd.server.addresses import Networks, Origin
 from msgd.server.transport import Tls
 from msgd.wire.events import Close, Event
-from msgd.wire.headers import FAIL, TLS_REQUIRED
+from msgd.wire.headers import BUSY, FAIL, TLS_REQUIRED
 from msgd.wire.server import ServerProtocol
 
 if TYPE_CHECKING:
@@ -131,9 +131,14 @@ class Admission:
             client.come_from(client.origin.named(name))
 
     def come_through(self, client: Connection, host: str, port: int) -> bool:
-        """A proxy has told where its client comes from; whether that may come in."""
+        """A proxy has told where its client comes from; whether there is a place for that.
+
+        Raises `NotWelcome`.
+        """
         origin = addresses.tcp(host, port)
-        if not (self._allows_client(origin) and self._has_own_place(origin)):
+        if not self._allows_client(origin):
+            raise NotWelcome(f"{host}, for which this proxy speaks, may not connect")
+        if not self._has_own_place(origin):
             return False
         self.leave(client.origin)
         self.enter(origin)
@@ -175,7 +180,7 @@ class Entry:
             self._proxy = None
             host, port, data = found
             if host and not self._admission.come_through(client, host, port):
-                raise NotWelcome(f"{host}, for which this proxy speaks, may not connect")
+                return None, [client.protocol.reply(FAIL, BUSY), Close()]
             if not data:
                 return None, []
         client.entry = None
