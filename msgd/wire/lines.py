@@ -42,7 +42,17 @@ PIECE_BYTES = 28_000
 class LineFraming:
     """One message a line; MORE carries the lines of a message of several lines."""
 
-    __slots__ = ("_events", "_limit", "_lost", "_message", "_session", "_size", "_skip", "_tail")
+    __slots__ = (
+        "_events",
+        "_feeds",
+        "_limit",
+        "_lost",
+        "_message",
+        "_session",
+        "_size",
+        "_skip",
+        "_tail",
+    )
     ending = b"\n"
 
     def __init__(self, message_bytes: int, session: Session) -> None:
@@ -50,8 +60,9 @@ class LineFraming:
         self._session = session
         self._tail = bytearray()  # the beginning of a line whose end has not come
         self._skip = False  # that line is too long and answered: its rest is not kept
-        self._message: bytearray | None = None  # the lines of MORE, until their MESG comes
-        self._size = 0  # the bytes of text in it
+        self._message: bytearray | None = None  # the lines of MORE, escaped, until their MESG comes
+        self._size = 0  # the bytes of text in it, as they came
+        self._feeds = 0  # the lines in it
         self._lost = False  # it is too long and answered: its other lines are not kept
         self._events: list[Event] = []
 
@@ -199,7 +210,8 @@ class LineFraming:
     def _text(self, line: bytes, form: Form) -> None:
         """A line of a message: MESG ends it."""
         if self._message is None:
-            self._message, self._size, self._lost = bytearray(), 0, False
+            self._message, self._lost = bytearray(), False
+            self._size = self._feeds = 0
         if not (self._lost or self._session.refusal):
             self._add(line[5:])
         if line.startswith(MESG):
@@ -212,19 +224,23 @@ class LineFraming:
         if self._session.refusal:
             self._fail(self._session.refusal)
             return
-        text = escape(text)
         self._events.append(records(form.message(text), encode_message(text), 1, form))
 
     def _add(self, text: bytes) -> None:
-        """Keep a line of a message, within bounds: a message too long is answered at once."""
+        """Keep a line of a message, within bounds: a message too long is answered at once.
+
+        It is escaped as it comes, so that the end of a long message is not much work at once.
+        """
         assert self._message is not None
         self._size += len(text)
-        self._message += text + b"\n"
         # Line feeds do not count, but are bounded too, or empty lines would fill the memory.
-        if max(self._size, len(self._message) - self._size - 1) > self._limit:
+        if max(self._size, self._feeds) > self._limit:
             self._lost = True
             self._message.clear()
             self._fail(TOO_LONG)
+            return
+        self._feeds += 1
+        self._message += escape(text) + b"\n"
 
     def _fail(self, reason: str) -> None:
         """A message is not archived."""
