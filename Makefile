@@ -47,7 +47,8 @@ bench-guard: .venv/test
 	$(BIN)/python -m tests.bench.guard $(BENCH)
 
 # Kills, power cuts, abuse, a soak, for five minutes; CAMPAIGN="soak --minutes 30" for one of them,
-# CAMPAIGN=kinds for what each kind of abuse costs, CAMPAIGN=stall for a day of 1 GiB compressed.
+# CAMPAIGN=kinds for what each kind of abuse costs, CAMPAIGN=outbreaks for thousands of clients at once,
+# CAMPAIGN=worst for the worst traffic, CAMPAIGN=stall for a day of 1 GiB compressed.
 campaign: .venv/test
 	$(BIN)/python -m tests.campaign $(CAMPAIGN)
 
