@@ -231,8 +231,14 @@ def test_a_user_s_name_and_its_odd_characters(tmp_path: Path) -> None:
     assert [addresses.safe_name(name) for name in names] == ["root", "machine_", "b__r", "9"]
     passwd.write_text("later:x:9:9::\n")
     assert addresses.user_name(9, str(passwd)) == "later"
-    passwd.unlink()
-    assert addresses.user_name(9, str(passwd)) == "9"
+    passwd.unlink()  # what it held before still holds, or a user's sessions would be lost
+    assert addresses.user_name(9, str(passwd)) == "later"
+    passwd.mkdir()
+    assert addresses.user_name(9, str(passwd)) == "later"
+    passwd.rmdir()
+    passwd.write_text("now:x:9:9::\n")
+    assert addresses.user_name(9, str(passwd)) == "now"
+    assert addresses.user_name(9, str(tmp_path / "none")) == "9"
 
 
 def test_networks_are_what_ipaddress_says() -> None:

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,22 +51,23 @@ def unix(sock: socket.socket) -> Origin:
 def user_name(uid: int, path: str = "/etc/passwd") -> str:
     """The user's name in this file, else the number.
 
-    getpwuid(3) may ask servers for minutes, and everybody would wait.
+    getpwuid(3) may ask servers for minutes, and everybody would wait. While the file cannot be
+    read, as there is no descriptor left, what it held before still holds.
     """
-    try:
+    with suppress(OSError):
         found = os.stat(path)
-    except OSError:
-        return str(uid)
-    return _user_names(path, found.st_mtime_ns, found.st_ino, found.st_size).get(uid, str(uid))
+        version = found.st_mtime_ns, found.st_ino, found.st_size
+        if path not in _users or _users[path][0] != version:
+            _users[path] = version, _user_names(path)
+    return _users[path][1].get(uid, str(uid)) if path in _users else str(uid)
 
 
-@lru_cache(maxsize=1)
-def _user_names(path: str, *version: int) -> dict[int, str]:
-    try:
-        with open(path, "rb") as file:
-            lines = re.findall(rb"(?m)^([^:\n]+):[^:\n]*:(\d{1,10}):", file.read())
-    except OSError:
-        return {}
+_users: dict[str, tuple[tuple[int, ...], dict[int, str]]] = {}  # by file, as they were read last
+
+
+def _user_names(path: str) -> dict[int, str]:
+    with open(path, "rb") as file:
+        lines = re.findall(rb"(?m)^([^:\n]+):[^:\n]*:(\d{1,10}):", file.read())
     # Of several with one number the first counts, as for getpwuid(3).
     return {int(uid): name.decode("utf-8", "replace") for name, uid in reversed(lines)}
 
