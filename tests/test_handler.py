@@ -174,6 +174,26 @@ def test_what_was_not_confirmed_before_a_break_is_archived_once(log: logging.Log
     assert sessions.texts(session) == [b"a", b"b", b"c", b"d"]
 
 
+def test_another_server_goes_on_and_the_doubt_is_said(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = Sessions(), Sessions()
+    with scripted(first.serve(1)) as one, scripted(second.serve()) as other:
+        handler = MsgdHandler([f"127.0.0.1:{one}", f"127.0.0.1:{other}"], timeout=20)
+        log.addHandler(handler)
+        with handler._outbox._changed:  # so that all three are one batch
+            for text in "abc":
+                log.info(text)
+        handler.flush()
+        handler.close()
+    assert [sessions.texts(*sessions.archive) for sessions in (first, second)] == [
+        [b"a"],
+        [b"b", b"c"],
+    ]
+    said = capsys.readouterr().err
+    assert f"2 log records sent again, to 127.0.0.1:{other}: perhaps in both archives" in said
+
+
 def test_a_server_without_sessions_gets_them_again(log: logging.Logger) -> None:
     old = says(b"FAIL unknown header\n")
     with scripted(old, says(b"MESG a\n"), says(b"MESG b\n", b"MESG c\n")) as port:

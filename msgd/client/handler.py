@@ -10,7 +10,8 @@ not longer than the time-out; `logging.shutdown`, which Python calls at exit, ca
 
 Each record is archived once: the handler has a session of its own, with a random id, and after a
 broken connection goes on behind what the archive has. (A server that is too old to have sessions
-may then have some records twice.) When the queue is full, new records are dropped. Whatever is
+may then have some records twice. Of several servers, two may have what was on its way when one
+broke; that is said.) When the queue is full, new records are dropped. Whatever is
 not delivered is counted, and said on standard error.
 
 A forked child begins with an empty queue and a session of its own: what the parent logged is the

@@ -185,6 +185,7 @@ class _Sender:
         self._speech = speech
         self._outbox = outbox
         self._client: Client | None = None
+        self._address = ""  # of the server that was connected last
         self._batch: list[bytes] = []  # without an answer
         self._generation = 0
         self._begin_session()
@@ -220,6 +221,7 @@ class _Sender:
             self._hand_over()
             if self._client is None or self._client.closed:
                 self._client = self._connect(self._session)
+                self._say_doubt(self._client.address)
             for answer in self._client.transmit(self._pipeline, _Nothing()):
                 if answer.refusal is not None:
                     self._speech.lost(answer.messages, answer.refusal)
@@ -231,6 +233,13 @@ class _Sender:
             self.disconnect()
             self._begin_session()
             raise
+
+    def _say_doubt(self, address: str) -> None:
+        """A session ends the doubt about what was on its way, but on its own server only."""
+        moved, self._address = self._address not in ("", address), address
+        if moved and (doubtful := self._pipeline.unknown):
+            some = "1 log record" if doubtful == 1 else f"{doubtful} log records"
+            self._speech.say(f"{some} sent again, to {address}: perhaps in both archives")
 
     def _answered(self, records: int) -> None:
         size = sum(map(len, self._batch[:records]))
