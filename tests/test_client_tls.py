@@ -5,6 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +372,28 @@ def _no_system_authorities(
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path_factory.getbasetemp() / "none"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path_factory.getbasetemp() / "none.pem"))
     return
+
+
+FORKS = """
+import os, sys
+from msgd.client import Client, InUse
+from msgd.client.tls import Tls
+with Client("127.0.0.1", int(sys.argv[1]), tls=Tls(ca=sys.argv[2])) as client:
+    child = os.fork()
+    if not child:
+        try:
+            with client:
+                client.send("child")
+        except InUse:
+            os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), client.send("parent"))
+"""
+
+
+def test_a_forked_child_says_nothing_on_its_parents_connection(
+    good: Certificate, trust: Tls
+) -> None:
+    with scripted(over_tls(good, says(b"MESG parent\n"))) as port:
+        program = [sys.executable, "-c", FORKS, str(port), str(trust.ca)]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "7 parent\n"

@@ -8,11 +8,12 @@
 A question has one time-out for its answer, whatever trickles in; a call that sends many messages
 goes on as long as answers come. What goes wrong with the server is a `MsgdError`; what cannot be
 meant is a ValueError or a TypeError, at once. A client does one thing at a time: a call while
-another is under way is an `InUse`.
+another is under way is an `InUse`, and so is a call in a forked child, which needs its own client.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
@@ -90,6 +91,7 @@ class Client:
         self.last = 0
         self._following = 1  # the number that the server gives to the next message
         self._lock = Lock()
+        self._process = os.getpid()
         self._why_closed = "the client is closed"
         self._connect_to_one_of(choice)
 
@@ -135,7 +137,10 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; the server goes on. May be called twice."""
-        self._link.close()
+        if os.getpid() == self._process:
+            self._link.close()
+        else:  # a goodbye inside TLS would be the parent's
+            self.abandon()
 
     def abandon(self) -> None:
         """Close it in this process only, which has it from its parent; nothing is said on it."""
@@ -272,6 +277,8 @@ class Client:
     @contextmanager
     def _in_use(self) -> Iterator[None]:
         """One call at a time, or one would get the answer that belongs to the other."""
+        if os.getpid() != self._process:
+            raise InUse("the client is another process's: a forked child needs its own")
         if not self._lock.acquire(blocking=False):
             raise InUse
         try:

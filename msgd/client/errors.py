@@ -74,7 +74,12 @@ class PasswordRefused(MsgdError):
 
 
 class InUse(MsgdError):
-    """Another call of this client is under way, such as an iteration that has not ended."""
+    """Another call of this client is under way, such as an iteration that has not ended.
 
-    def __str__(self) -> str:
-        return "the client is in use: another of its calls has not ended"
+    Or this process was forked from the one that has connected: the answers are that one's.
+    """
+
+    def __init__(
+        self, reason: str = "the client is in use: another of its calls has not ended"
+    ) -> None:
+        super().__init__(reason)
