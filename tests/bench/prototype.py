@@ -19,9 +19,10 @@ from itertools import repeat
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 
 PIECE = 28_000  # bytes that stay in the processor's cache
-BITE = 256 * 1024
-GROUP = 16 << 20  # the most that one commit takes in
-CONTROLS = [bytes([byte]) for byte in (*range(9), *range(11, 32), 127)]
+BITE, SYNCED_BITE = 256 << 10, 1 << 20
+# A commit takes in this much, or one bite more: little while it is in the cache, or all for a sync.
+GROUP, SYNCED_GROUP = 64 << 10, 16 << 20
+CONTROLS = bytes((*range(9), *range(11, 32), 127))
 
 
 class Client:
@@ -40,6 +41,9 @@ class Client:
 class Prototype:
     def __init__(self, path: str, sync: bool) -> None:
         self.sync = sync
+        self.bite, self.group = (SYNCED_BITE, SYNCED_GROUP) if sync else (BITE, GROUP)
+        self.batch: list[bytes] = []
+        self.owed: list[tuple[Client, bytes]] = []
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.listener.setblocking(False)
@@ -51,27 +55,22 @@ class Prototype:
             self.turn([key.data for key, _ in self.selector.select()])
 
     def turn(self, ready: list[Client | None]) -> None:
-        """Echoes go out behind the commit of all that they answer."""
         stamp = datetime.now().astimezone().isoformat(timespec="microseconds").encode()
-        batch: list[bytes] = []
-        owed: list[tuple[Client, bytes]] = []
         size = 0
         for client in ready:
             if client is None:
                 self.accept()
             elif client.owed:
                 self.send(client)
-            elif size < GROUP:
-                lines = self.read(client)
-                if lines:
-                    batch += records(lines, stamp + client.begin)
-                    owed.append((client, lines))
-                    size += len(lines)
-        if batch:
-            self.commit(batch)
-        for client, lines in owed:
-            client.owed += lines
-            self.send(client)
+            elif lines := self.read(client):
+                self.batch += records(lines, stamp + client.begin)
+                self.owed.append((client, lines))
+                size += len(lines)
+                if size >= self.group:
+                    self.commit()
+                    size = 0
+        if self.batch:
+            self.commit()
 
     def accept(self) -> None:
         while True:
@@ -86,7 +85,7 @@ class Prototype:
     def read(self, client: Client) -> bytes:
         """Whole lines that are messages; the handshake is answered at once."""
         try:
-            data = client.sock.recv(BITE)
+            data = client.sock.recv(self.bite)
         except BlockingIOError:
             return b""
         except OSError:
@@ -107,13 +106,19 @@ class Prototype:
             lines = lines.removeprefix(b"PING\n")
         return lines
 
-    def commit(self, batch: list[bytes]) -> None:
-        for at in range(0, len(batch), 1024):  # IOV_MAX
-            some = batch[at : at + 1024]
+    def commit(self) -> None:
+        """One write and one sync; echoes go out behind it."""
+        for at in range(0, len(self.batch), 1024):  # IOV_MAX
+            some = self.batch[at : at + 1024]
             if os.writev(self.file, some) != sum(map(len, some)):
                 sys.exit("prototype: the disk is full")
         if self.sync:
             os.fdatasync(self.file)
+        for client, lines in self.owed:
+            client.owed += lines
+            self.send(client)
+        self.batch.clear()
+        self.owed.clear()
 
     def send(self, client: Client) -> None:
         """What is owed; while some of it is, nothing more is read."""
