@@ -22,7 +22,7 @@ from .stand import Stand
 from .tools import NotInstalledError, Tools, make_certificate, python
 
 RESULTS = Path(__file__).parent / "results"
-PAGES = 1 << 30  # bytes that a run may write
+PAGES = 512 << 20  # bytes that a run may write
 NOTHING: Figures = {}  # the other side of a match that has none
 
 

@@ -75,13 +75,18 @@ def main() -> int:
 
 
 def compare(costs: dict[str, float], accepted: dict[str, float]) -> int:
-    """Prints each figure beside the accepted one; 1 when one of them has grown."""
+    """Prints each figure beside the accepted one; 1 when one has grown, or is not accepted."""
     status = 0
     for name, cost in costs.items():
-        grown = cost / accepted[name] - 1
-        verdict = "GROWN" if grown > TOLERANCE else "ok"
-        status = max(status, int(verdict == "GROWN"))
-        print(f"{name:24} {cost:9.5f}, accepted {accepted[name]:9.5f} ({grown:+.1%}) {verdict}")
+        known = accepted.get(name)
+        if known is None:
+            verdict = "NEW"
+        else:
+            grown = cost / known - 1
+            growth = "GROWN" if grown > TOLERANCE else "ok"
+            verdict = f"accepted {known:9.5f} ({grown:+.1%}) {growth}"
+        status = max(status, int(not verdict.endswith("ok")))
+        print(f"{name:24} {cost:9.5f}, {verdict}")
     return status
 
 
