@@ -34,8 +34,11 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """`style`: 0 and 1 are grey, 2 and 3 the own colour; 1 and 3 are dashed."""
+
     name: str
     points: list[tuple[float, float]]
+    style: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,10 @@ def lines(panels: list[Panel], note: str) -> str:
         body += _panel(panel, 62 + index * width, 44, width - 100, height - 100)
     for index, line in enumerate(panels[0].lines):
         x, y = 40 + index * 165, height + 2
-        body.append(f'<path class="line c{index}" d="M{x} {y - 4}h28"/>')
+        body.append(f'<path class="line c{line.style}" d="M{x} {y - 4}h28"/>')
         body.append(_text(x + 34, y, line.name, ""))
-    body.append(_text(len(panels) * width - 12, height + 2, note, "small end"))
-    return _picture(len(panels) * width, height + 16, body)
+    body.append(_text(len(panels) * width - 12, height + 22, note, "small end"))
+    return _picture(len(panels) * width, height + 34, body)
 
 
 def _panel(panel: Panel, x: float, y: float, width: float, height: float) -> Iterator[str]:
@@ -105,10 +108,10 @@ def _panel(panel: Panel, x: float, y: float, width: float, height: float) -> Ite
     for step in sorted({point[0] for point in points}):
         yield _text(place((step, 10.0**low_y))[0], y + height + 17, f"{step:,.0f}", "small middle")
     yield _text(x + width / 2, y + height + 36, panel.axis, "small middle")
-    for index, line in enumerate(panel.lines):
+    for line in panel.lines:
         path = "L".join("{:.1f} {:.1f}".format(*place(point)) for point in line.points)
         if path:
-            yield f'<path class="line c{index}" d="M{path}"/>'
+            yield f'<path class="line c{line.style}" d="M{path}"/>'
 
 
 def _text(x: float, y: float, words: str, kind: str) -> str:

@@ -21,6 +21,7 @@ class Curve:
     key: str
     figure: str
     by: float
+    style: int = 2
 
     def at(self, find: Find, step: int) -> float | None:
         match = find(self.key.format(step))
@@ -60,7 +61,10 @@ class Growth:
     def panels(self, find: Find) -> list[chart.Panel]:
         panels = []
         for diagram in self.diagrams:
-            lines = [chart.Line(curve.name, self._points(find, curve)) for curve in diagram.curves]
+            lines = [
+                chart.Line(curve.name, self._points(find, curve), curve.style)
+                for curve in diagram.curves
+            ]
             if any(line.points for line in lines):
                 panels.append(chart.Panel(diagram.title, self.axis, lines))
         return panels
@@ -76,7 +80,11 @@ WAIT = "wait for the echo, p99, ms"
 
 def _pushed(keys: dict[str, str]) -> tuple[Diagram, ...]:
     return tuple(
-        Diagram(title, unit, tuple(Curve(name, key, figure, by) for name, key in keys.items()))
+        Diagram(
+            title,
+            unit,
+            tuple(Curve(*one, figure, by, style) for style, one in enumerate(keys.items())),
+        )
         for title, unit, figure, by in (
             (RATE, "a second", "rate", 1.0),
             (WAIT, "p99 ms", "p99", 1000.0),
@@ -102,7 +110,7 @@ _SESSIONS = {
     "a session each, synced": "sessions/synced/{}",
 }
 _RESTARTS = (
-    Curve("state file lost", "restart/lost/{}", "start", 1.0),
+    Curve("state file lost", "restart/lost/{}", "start", 1.0, 3),
     Curve("with state file", "restart/state/{}", "start", 1.0),
 )
 _DAYS = (
