@@ -12,12 +12,14 @@ A certificate of a foreign authority is one of a second `Authority`.
 from __future__ import annotations
 
 import subprocess
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 _CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc")
+_DATE = "%Y%m%d%H%M%SZ"
 _numbers = count()
 
 
@@ -74,11 +76,19 @@ class Authority:
                 f"/CN={name}")  # fmt: skip
         openssl(
             "x509", "-req", "-in", str(wish), "-CA", str(self.certificate), "-CAkey",
-            str(self.key), "-CAcreateserial", "-days", str(days), "-extfile", str(wanted),
+            str(self.key), "-CAcreateserial", *_validity(days), "-extfile", str(wanted),
             "-out", str(certificate),
         )  # fmt: skip
         certificate.write_bytes(certificate.read_bytes() + self._chain)
         return Certificate(certificate, key)
+
+
+def _validity(days: int) -> tuple[str, ...]:
+    """Since OpenSSL 3.4 a number of days cannot be negative, and two dates can be given."""
+    if days >= 0 or "-not_before" not in openssl("x509", "-help"):
+        return ("-days", str(days))
+    ends = datetime.now(UTC) + timedelta(days)
+    return ("-not_before", f"{ends - timedelta(30):{_DATE}}", "-not_after", f"{ends:{_DATE}}")
 
 
 def self_signed(folder: Path, name: str, *more: str) -> Certificate:
@@ -98,7 +108,7 @@ def openssl(*arguments: str) -> str:
         ["openssl", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout + (done.stderr if "-help" in arguments else "")
 
 
 def _kind(host: str) -> str:

@@ -60,7 +60,8 @@ class NatsServer:
         sync = ", sync_interval: always" if can_sync() else ""
         self.config.write_text(
             f"listen: 127.0.0.1:{port}\nserver_name: {name}\n"
-            f'jetstream {{ store_dir: "{folder}/store"{sync} }}\n{more}'
+            # On a small disk it would reckon with less than the streams of the tests ask for.
+            f'jetstream {{ store_dir: "{folder}/store"{sync}, max_file_store: 20GB }}\n{more}'
         )
         self.process: subprocess.Popen[bytes] | None = None
 
