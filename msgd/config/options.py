@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from msgd.config.values import (
@@ -23,10 +22,9 @@ from msgd.config.values import (
     Network,
     choice,
     number,
-    show,
     whole,
 )
-from msgd.config.yamlfile import ConfigError, ConfigFile, Option, read
+from msgd.config.yamlfile import ConfigError, ConfigFile, Option, as_yaml, read
 
 DEFAULT_PATH = "/etc/msgd.yaml"
 MESSAGE_BYTES = 1 << 20  # the most that limits.message_bytes may be
@@ -132,20 +130,7 @@ def load(path: str | None, *, port: int | None = None, log_directory: str | None
 
 def dump(config: Config) -> str:
     """The configuration as YAML that load() reads again; of the password only that it is set."""
-    lines = []
-    section = ""
-    for option in OPTIONS:
-        above, _, key = option.name.rpartition(".")
-        if above != section:
-            section = above
-            lines.append(f"{section}:")
-        indent = "  " if above else ""
-        value = attrgetter(option.name)(config)
-        if option.secret and value is not None:
-            lines.append(f"{indent}# {key} is set, and not shown")
-        else:
-            lines.append(f"{indent}{key}: {show(value)}")
-    return "\n".join(lines) + "\n"
+    return as_yaml(OPTIONS, config)
 
 
 def default_log_directory() -> str:

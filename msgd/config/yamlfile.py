@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from msgd.config.values import Kind, show
@@ -37,6 +38,27 @@ class Option(NamedTuple):
     kind: Kind
     empty: bool = False  # a key without a value means the default
     secret: bool = False  # never shown
+
+
+def as_yaml(options: Iterable[Option], config: object) -> str:
+    """A configuration as YAML; of secrets only that they are set.
+
+    ``config`` has an attribute for each option, in tuples of their own for sections.
+    """
+    lines = []
+    section = ""
+    for option in options:
+        above, _, key = option.name.rpartition(".")
+        if above != section:
+            section = above
+            lines.append(f"{section}:")
+        indent = "  " if above else ""
+        value = attrgetter(option.name)(config)
+        if option.secret and value is not None:
+            lines.append(f"{indent}# {key} is set, and not shown")
+        else:
+            lines.append(f"{indent}{key}: {show(value)}")
+    return "\n".join(lines) + "\n"
 
 
 def read(path: str, *, again: bool = False) -> str:

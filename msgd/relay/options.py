@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import re
 import socket
-from operator import attrgetter
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from msgd.config.options import load as load_msgd
 from msgd.config.values import FILE, PATH, Kind, choice, show, whole
-from msgd.config.yamlfile import ConfigError, ConfigFile, Option, read
+from msgd.config.yamlfile import ConfigError, ConfigFile, Option, as_yaml, read
 
 DEFAULT_PATH = "/etc/msgd-relay.yaml"
 __all__ = ["OPTIONS", "Config", "ConfigError", "dump", "load"]
@@ -129,20 +128,7 @@ def _host_name() -> str:
 
 def dump(config: Config) -> str:
     """The configuration as YAML that load() reads again; of secrets only that they are set."""
-    lines = []
-    section = ""
-    for option in OPTIONS:
-        above, _, key = option.name.rpartition(".")
-        if above != section:
-            section = above
-            lines.append(f"{section}:")
-        indent = "  " if above else ""
-        value = attrgetter(option.name)(config)
-        if option.secret and value is not None:
-            lines.append(f"{indent}# {key} is set, and not shown")
-        else:
-            lines.append(f"{indent}{key}: {show(value)}")
-    return "\n".join(lines) + "\n"
+    return as_yaml(OPTIONS, config)
 
 
 def _server(text: str) -> str:
