@@ -216,7 +216,8 @@ def test_msgctl_says_harmless_lines(verb: list[str], noise: bytes) -> None:
     for known in range(2):
         with serving(answers(*replies(None)[:known], then=endless(noise))) as port:
             done = msgctl(*verb, "--timeout", str(TIMEOUT), "-p", port, stdin=b"one\ntwo\n")
-        assert done.returncode in (1, 69, 77)
+        answered = verb[0] == "ping" and noise == b"PONG\n"
+        assert done.returncode in (1, 69, 77) or answered
         assert "a bug" not in done.stderr
-        assert all(line.startswith("msgctl: ") for line in done.stderr.splitlines())
+        assert all(line.startswith("msgctl: ") for line in done.stderr.split("\n")[:-1])
         assert not set(map(chr, range(32))) - {"\n"} & set(done.stderr + done.stdout)
