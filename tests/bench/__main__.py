@@ -89,8 +89,8 @@ class Benchmark:
     def run(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            match = max(self.matches, key=Match.need)
-            if match.need() <= 1:
+            match = max(self.matches, key=lambda match: match.need)
+            if match.need <= 1:
                 return
             self._four(match)
         self._say("the time is over")
@@ -110,6 +110,7 @@ class Benchmark:
         else:
             match.pairs += [first, (last[1], last[0])]
             match.others.append(others.share())
+        match.look()
         self._tell(match)
 
     def _tell(self, match: Match) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from statistics import median
 
@@ -81,6 +82,7 @@ class Match:
     others: list[float] = field(default_factory=list)  # cores that other processes took meanwhile
     failures: list[str] = field(default_factory=list)
     problem: str = ""  # what it needs is not installed
+    need: float = inf  # how much it asks for more pairs: more than 1, or not at all
 
     def ratios(self, figure: str = "rate") -> list[float]:
         if self.other is None:
@@ -96,12 +98,15 @@ class Match:
     def other_side(self, figure: str = "rate") -> list[float]:
         return [other[figure] for _, other in self.pairs]
 
-    def need(self) -> float:
-        """How much it asks for more pairs: more than 1, or not at all."""
+    def look(self) -> None:
+        """Sets `need` anew, after each pair."""
+        self.need = self._need()
+
+    def _need(self) -> float:
         if self.problem or len(self.failures) >= MOST_FAILURES or len(self.pairs) >= self.most:
             return 0.0
         if len(self.pairs) < min(FEWEST, self.most):
-            return float("inf")
+            return inf
         return max((self._width(target) for target in self.targets), default=0.0)
 
     def _width(self, target: Target) -> float:
