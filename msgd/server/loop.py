@@ -9,6 +9,7 @@ commit.
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 import time
@@ -74,6 +75,7 @@ class Server:
         self._archive.synced = self._figures.sync_seconds.observe
         self._fairness = Fairness()
         self._pace = _PACES[config.sync]
+        self._awake = False  # the last message came at once
         self._writers = Writers(self._archive.sessions)
         self._dropped = Seldom(logging.INFO, "%s: dropped an unfinished message of %d bytes")
         self._broken = Seldom(logging.WARNING, "%s: %s")
@@ -150,12 +152,23 @@ class Server:
 
     def _wait(self) -> list[tuple[SelectorKey, int]]:
         """Who is ready; nobody, when it is time for something else."""
-        ready = self._selector.select(max(0.0, self._alarm.due - time.monotonic()))
+        began, patience = time.monotonic(), self._pace.awake_seconds
+        ready = self._look_awake(began) if self._awake else []
+        ready = ready or self._selector.select(max(0.0, self._alarm.due - time.monotonic()))
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
+        self._awake = self._now - began < patience
         self._today = self._clock.today  # the day of all records of this turn
         if self._today < self._housekeeper.day:  # set back: it may be at this day's file
             self._housekeeper.stop()
             self._day = ""
+        return ready
+
+    def _look_awake(self, began: float) -> list[tuple[SelectorKey, int]]:
+        """Who is ready soon: as long as one message follows the other, sleep does not pay."""
+        ready: list[tuple[SelectorKey, int]] = []
+        while not ready and time.monotonic() - began < self._pace.awake_seconds:
+            os.sched_yield()  # whoever is to come may need this very core
+            ready = self._selector.select(0)
         return ready
 
     def _look_after(self, ready: list[tuple[SelectorKey, int]]) -> list[Connection]:
