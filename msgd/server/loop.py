@@ -363,7 +363,8 @@ class Server:
             elif number in (SIGTERM, SIGINT):
                 self._stop("SIGINT" if number == SIGINT else "SIGTERM")
             elif number == SIGHUP:
-                self._reload()
+                if not self._stopping:  # it would tell systemd READY=1 behind STOPPING=1
+                    self._reload()
             else:  # SIGCHLD: whichever child it was, its owner looks for itself
                 children.reap_orphans()
                 self._housekeeper.step(self._config.keep_days, self._config.compress)
