@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 # What is sent, and what the archive is to hold of it: the text rules, written out by hand.
 _TEXTS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Manager:

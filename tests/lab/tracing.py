@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-SECONDS = 20.0
+SECONDS = 60.0
 CALLS = "openat,write,writev,pwrite64,fdatasync,fsync,ftruncate,rename,symlink,sendmsg,sendto"
 
 _LINE = re.compile(r"(\w+)\((.*)\) += (-?\d+)(.*)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-SECONDS = 20.0  # the deadline of every wait; nothing waits that long unless it is broken
+SECONDS = 60.0  # the deadline of every wait; nothing waits that long unless it is broken
 
 
 def wait_for(condition: Callable[[], object], what: str = "the condition") -> None:
