@@ -69,14 +69,14 @@ def detach(keep: list[int], *, verbose: bool) -> Starter:
     DaemonContext, DaemonError = _import_daemon()
     reader, writer = os.pipe()
     sys.stdout.flush()
-    # What the starter is told must not be noted in the daemon's name.
+    # What the starter is told must not be noted in the daemon's name, nor by those in between,
+    # which only exit.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     if os.fork():
         forget()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writer)
         _exit_when_released(reader)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     log.to_syslog(verbose=verbose)
     context = DaemonContext(
         detach_process=True,  # as asked, even where the parent is init
@@ -89,4 +89,6 @@ def detach(keep: list[int], *, verbose: bool) -> Starter:
         context.open()
     except DaemonError as error:
         raise Fatal(f"cannot become a daemon: {error}") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return Starter(writer)
