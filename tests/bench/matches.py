@@ -137,16 +137,16 @@ WAITS = ("p50", "p99")
 
 def _programs() -> Iterator[Match]:
     """Whole programs, and logging handlers."""
-    file = SendFile("msgd", programs.msgctl_file, 300_000)
+    file = SendFile("msgd", programs.msgctl_file, MILLION)
     targets = (
         Target("msgctl send --file : the generator", 0.5),
-        Target("MiB of memory of msgctl for that file", 64, "MiB", False),
+        Target("MiB of memory of msgctl for a million lines", 64, "MiB", False),
     )
     yield Match("file/generator", file, push("msgd"), targets[:1], 12)
     yield Match("file/memory", file, None, targets[1:], 4)
     others = {
         "logger -f": SendFile("rsyslog imptcp", programs.logger_file, 50_000),
-        "nc, unchecked": SendFile("msgd", programs.nc_file, 300_000),
+        "nc, unchecked": SendFile("msgd", programs.nc_file, MILLION),
     }
     for name, other in others.items():
         target = Target(f"msgctl send --file : {name}")
