@@ -57,6 +57,10 @@ def _words(synced: bool) -> str:
     return "synced" if synced else "not synced"
 
 
+def _clients(count: int) -> str:
+    return f"{count} connection{'s' if count > 1 else ''}"
+
+
 def _to_limits() -> Iterator[Match]:
     """The least that any server can do, in C and in Python."""
     c_limit = {(1, False): 0.33, (16, False): 0.3, (256, False): 0.4, (1, True): 0.65}
@@ -65,7 +69,7 @@ def _to_limits() -> Iterator[Match]:
             one = push("msgd", count, synced=synced)
             for peer in ("C limit", "prototype"):
                 bound = 0.95 if peer == "prototype" else c_limit.get((count, synced))
-                title = f"msgd : {peer}, {count} connections, {_words(synced)}"
+                title = f"msgd : {peer}, {_clients(count)}, {_words(synced)}"
                 other = push(peer, count, synced=synced)
                 key = f"{peer}/{count}/{_words(synced)}"
                 yield Match(key, one, other, (Target(title, bound),))
@@ -96,7 +100,7 @@ def _to_plain() -> Iterator[Match]:
     """What sessions, TLS, the local socket and other texts cost, beside plain messages."""
     for synced in (False, True):
         for count in (1, 16):
-            title = f"a session : plain, {count} connections, {_words(synced)}"
+            title = f"a session : plain, {_clients(count)}, {_words(synced)}"
             one, other = (
                 push("msgd", count, synced=synced, session=session) for session in (True, False)
             )
@@ -222,7 +226,7 @@ def interpreters(names: list[str]) -> Iterator[Match]:
         for synced in (False, True):
             for count in (1, 256):
                 one, other = push("msgd", count, synced=synced), push("msgd", count, synced=synced)
-                title = f"Python {name} : the usual one, {count} connections, {_words(synced)}"
+                title = f"Python {name} : the usual one, {_clients(count)}, {_words(synced)}"
                 key = f"python/{name}/{count}/{_words(synced)}"
                 yield Match(key, Push(peer, one.work, synced), other, (Target(title),), 8)
 

@@ -101,7 +101,10 @@ class SendFile:
 def run_program(command: list[str]) -> int:
     """Runs it on the clients' core; the peak of its memory in bytes (ru_maxrss of wait4(2))."""
     process = subprocess.Popen(
-        pinned(LOAD_CORE, command), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        pinned(LOAD_CORE, command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

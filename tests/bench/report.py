@@ -82,7 +82,7 @@ def _table(*columns: str) -> Iterator[str]:
 
 
 def _headline(results: Results) -> Iterator[str]:
-    """The rate of each server, and how many times that msgd had in the pairs."""
+    """How many times the rate of each server msgd had in the pairs, and that rate."""
     yield "## One connection, 100-byte texts, thousands of messages a second"
     yield ""
     yield from _table("", "acknowledged", *(w for s in SYNCS for w in (s, "msgd does")))
@@ -99,27 +99,32 @@ Cell = tuple[float, float] | None  # messages a second, times
 
 
 def _headline_rows(results: Results) -> Iterator[tuple[str, list[Cell]]]:
-    matches = [m for m in results.matches if m.key.startswith("peers/") and m.pairs]
-    own = [_own(matches, words) for words in SYNCS]
+    found = {name: [results.find(f"{_folder(name)}/{words}") for words in SYNCS] for name in PEERS}
+    usual = [[row[at] for name, row in found.items() if not PEERS[name].tls] for at in (0, 1)]
+    own = [_own([match for match in matches if match is not None]) for matches in usual]
     if any(own):
-        yield "msgd", own
-    for name, peer in PEERS.items():
-        folder = f"{name}/1" if name in ("C limit", "prototype") else f"peers/{name}"
-        found = [results.find(f"{folder}/{words}") for words in SYNCS]
-        if not peer.tls and any(match is not None and match.pairs for match in found):
-            yield name, [_cell(match) for match in found]
+        yield "msgd", [(rate, 1.0) if rate else None for rate in own]
+    for name, row in found.items():
+        if not PEERS[name].tls and any(match is not None and match.pairs for match in row):
+            yield name, [_cell(match, rate) for match, rate in zip(row, own, strict=True)]
 
 
-def _own(matches: list[Match], words: str) -> Cell:
-    own = [m for m in matches if m.key.endswith(f"/{words}") and "TLS" not in m.key]
-    rates = [rate for match in own for rate in match.one_side()]
-    return (median(rates), 1.0) if rates else None
+def _folder(name: str) -> str:
+    return f"{name}/1" if name in ("C limit", "prototype") else f"peers/{name}"
 
 
-def _cell(match: Match | None) -> Cell:
-    if match is None or not match.pairs:
+def _own(matches: list[Match]) -> float | None:
+    """Of msgd, over all that it was measured beside."""
+    rates = [rate for match in matches for rate in match.one_side()]
+    return median(rates) if rates else None
+
+
+def _cell(match: Match | None, own: float | None) -> Cell:
+    """What a server does, by its ratio: so all rates stand to each other as the pairs do."""
+    if match is None or not match.pairs or own is None:
         return None
-    return median(match.other_side()), median(match.ratios())
+    times = median(match.ratios())
+    return own / times, times
 
 
 def _ratios(title: str, rows: list[tuple[Match, Target]]) -> Iterator[str]:
