@@ -23,14 +23,18 @@ class Manager:
 
     def wait_beats(self, count: int) -> None:
         """Wait for so many from now on."""
+        self.forget()
+        while count:
+            count -= self._socket.recv(4096) == b"WATCHDOG=1"
+
+    def forget(self) -> None:
+        """Read what was said so far: a full queue takes no more, and nobody waits for it."""
         self._socket.setblocking(False)
         try:
             while self._socket.recv(4096):
                 pass
         except BlockingIOError:
             self._socket.settimeout(SECONDS)
-        while count:
-            count -= self._socket.recv(4096) == b"WATCHDOG=1"
 
     def wait_for(self, *messages: str) -> None:
         """Wait until each of these was said, in whatever order."""
