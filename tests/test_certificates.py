@@ -18,7 +18,7 @@ from msgd.server import heartbeat
 from msgd.server.certificates import load
 from msgd.server.timers import Alarm
 from tests.conftest import Daemon, Start
-from tests.lab.certificates import Authority, Certificate, openssl, self_signed
+from tests.lab.certificates import Authority, Certificate, openssl, self_signed, validity
 from tests.lab.waiting import SECONDS
 from tests.test_daemon import call
 
@@ -150,7 +150,7 @@ def test_a_chain_that_has_expired(authority: Authority, folder: Path) -> None:
     wish = below.certificate.with_suffix(".csr")
     old = folder / "expired.pem"
     openssl("x509", "-req", "-in", str(wish), "-CA", str(authority.certificate), "-CAkey",
-            str(authority.key), "-CAcreateserial", "-days", "-1", "-extfile", str(extensions),
+            str(authority.key), "-CAcreateserial", *validity(-1), "-extfile", str(extensions),
             "-out", str(old))  # fmt: skip
     own = made.certificate.read_bytes().removesuffix(below.certificate.read_bytes())
     made.certificate.write_bytes(own + old.read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import termios
 from contextlib import suppress
@@ -30,7 +31,10 @@ def hold(msgd: Daemon, beginnings: list[bytes]) -> list[socket.socket]:
 
 
 def has_all(sock: socket.socket) -> bool:
-    return fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4) == b"\0" * 4
+    """Whether the daemon's side has all of it, or has closed."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0)) or fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4) == b"\0" * 4
 
 
 @pytest.mark.parametrize(

@@ -76,14 +76,14 @@ class Authority:
                 f"/CN={name}")  # fmt: skip
         openssl(
             "x509", "-req", "-in", str(wish), "-CA", str(self.certificate), "-CAkey",
-            str(self.key), "-CAcreateserial", *_validity(days), "-extfile", str(wanted),
+            str(self.key), "-CAcreateserial", *validity(days), "-extfile", str(wanted),
             "-out", str(certificate),
         )  # fmt: skip
         certificate.write_bytes(certificate.read_bytes() + self._chain)
         return Certificate(certificate, key)
 
 
-def _validity(days: int) -> tuple[str, ...]:
+def validity(days: int) -> tuple[str, ...]:
     """Since OpenSSL 3.4 a number of days cannot be negative, and two dates can be given."""
     if days >= 0 or "-not_before" not in openssl("x509", "-help"):
         return ("-days", str(days))
