@@ -153,7 +153,7 @@ class Server:
     def _wait(self) -> list[tuple[SelectorKey, int]]:
         """Who is ready; nobody, when it is time for something else."""
         began, patience = time.monotonic(), self._pace.awake_seconds
-        ready = self._look_awake(began) if self._awake else []
+        ready = self._look_awake(began) if self._awake and self._alarm.due > began else []
         ready = ready or self._selector.select(max(0.0, self._alarm.due - time.monotonic()))
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
         self._awake = self._now - began < patience
