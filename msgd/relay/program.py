@@ -20,6 +20,7 @@ log = logging.getLogger("msgd")
 _METRICS_SECONDS = 10.0
 _STOP_SECONDS = 5.0  # for what is under way
 _SHORT = 0.2
+_KEPT_BYTES = 4 << 20
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Program:
         the work raises.
         """
         self._take_signals()
+        keep_memory()
         task = asyncio.create_task(work)
         pulse = asyncio.create_task(self._pulse())
         stop = asyncio.create_task(self.stopping.wait())
@@ -111,6 +113,16 @@ class Program:
                 await asyncio.wait_for(self.stopping.wait(), seconds)
             except TimeoutError:
                 return
+
+
+def keep_memory() -> None:
+    """Let the C library keep the memory of blocks for the next ones.
+
+    Else it gives most of it back to the kernel after each block and asks for it again, page by
+    page, which costs more than all that is done with the block. glibc gives back what is more than
+    twice the largest piece that was ever freed: mallopt(3), M_MMAP_THRESHOLD.
+    """
+    bytes(_KEPT_BYTES)
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
