@@ -2,8 +2,8 @@
 help:
 	@echo 'make run          a msgd in the foreground, for a first look'
 	@echo 'make relay        an archive, a nats-server, and the copy that it carried: step by step'
-	@echo 'make test         lint, types, all tests that take seconds'
-	@echo 'make coverage     the same tests, and which lines and branches they reach'
+	@echo 'make test         lint, types, tests: a minute'
+	@echo 'make coverage     these and the thorough tests, and which lines and branches they reach'
 	@echo 'make campaign     crashes, power cuts, a siege, a soak: as long as it is told'
 	@echo 'make bench        msgd beside its peers'
 	@echo 'make deb, rpm     packages, into dist/'
@@ -34,7 +34,7 @@ lint: .venv/test
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+	$(BIN)/python -m pytest --quick -n $(WORKERS) --dist worksteal $(PYTEST)
 
 # The floor holds only where every tool is installed, so it is given from outside (.ci/run).
 coverage: lint

@@ -1,4 +1,4 @@
-"""What every test may use: a daemon of its own, and one line for each tool that is missing."""
+"""What every test may use: a daemon of its own; and one line for each reason to leave tests out."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ settings.load_profile("msgd")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out the tests marked thorough")
+    parser.addoption("--thorough", action="store_false", dest="quick", help="leave none out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        left_out = pytest.mark.skip(reason="thorough, run by `make coverage`")
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(left_out)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line for each reason to leave out tests, which is mostly a tool that is missing."""
     skipped = terminalreporter.stats.get("skipped", [])
@@ -62,6 +75,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield make
     for daemon in daemons:
+        daemon.close_clients()  # at a stop it would wait for those that do not read
         if daemon.process.poll() is None:
             daemon.signal(signal.SIGTERM)
     for daemon in daemons:

@@ -8,12 +8,19 @@ from types import FrameType
 
 import pytest
 
-from tests.campaign import outbreak, siege, sleepers, worst
+from tests.campaign import abuse, outbreak, siege, sleepers, worst
 from tests.conftest import Start
 
 
-def test_a_siege(start: Start, tmp_path: Path) -> None:
-    result = siege.lay(start, tmp_path, lambda sent: sent < 10)
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(("deaf", "garbage", "flood"), id="some"),
+        pytest.param(abuse.ABUSE, id="all", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_siege(start: Start, tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    result = siege.lay(start, tmp_path, lambda sent: sent < 10, kinds)
     assert result.peak < result.bound
     assert result.busy_after < 0.2
     assert result.busy_stuck < 0.2
@@ -44,7 +51,16 @@ def count_calls(data: bytes) -> int:
     return calls
 
 
-@pytest.mark.parametrize("kind", sleepers.KINDS)
+QUICK = "hellos", "garbage", "session"  # over TLS, refused, in a session
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.thorough)
+        for kind in sleepers.KINDS
+    ],
+)
 def test_an_outbreak(start: Start, tmp_path: Path, kind: str) -> None:
     result = outbreak.lay(start, tmp_path, kind, 200, lambda sent: sent < 30)
     assert result.peak < result.bound

@@ -11,10 +11,13 @@ from tests.campaign import crash, loop, power
 from tests.conftest import Start
 from tests.lab import fake, mounts, tracing
 
+thorough = pytest.mark.thorough
 
-def test_killed_at_random_moments(start: Start, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("kills", [2, pytest.param(6, marks=thorough)])
+def test_killed_at_random_moments(start: Start, tmp_path: Path, kills: int) -> None:
     folder = tmp_path / "killed"
-    outcome = crash.campaign(start, folder, lambda so_far: so_far.cycles < 6, seed=1)
+    outcome = crash.campaign(start, folder, lambda so_far: so_far.cycles < kills, seed=1)
     assert outcome.echoed > 0
 
 
@@ -59,7 +62,9 @@ LIVES = [
 
 
 @pytest.mark.skipif(fake.LIBRARY is None, reason="libfaketime is not installed")
-@pytest.mark.parametrize("sync", ["always", "second", "never"])
+@pytest.mark.parametrize(
+    "sync", ["always", *(pytest.param(sync, marks=thorough) for sync in ("second", "never"))]
+)
 def test_a_session_goes_on_whatever_happens(start: Start, tmp_path: Path, sync: str) -> None:
     config = f"listen: 127.0.0.1\nsync: {sync}\ncompress: gzip\n"
     clock = fake.FakeClock(tmp_path, "2026-03-01 12:00:00")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PASSWORD_HASH, Daemon, Start
-from tests.lab.certificates import Authority
+from tests.lab.certificates import Authority, Certificate
 from tests.lab.waiting import SECONDS, wait_for
 
 # What is sent, and what has to come back for it: written from the protocol's page.
@@ -108,19 +108,46 @@ def secure(
     return answer.decode()
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+WAYS = [
+    *((way, ending) for way in ("tcp", "unix") for ending in ("half-close", "stop")),
+    *((way, how) for way in ("1.2", "1.3") for how in ("half-close", "close_notify", "stop")),
+]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority) -> Certificate:
+    return authority.issue("localhost")
+
+
 @pytest.mark.parametrize(
-    ("way", "ending"),
+    ("way", "ending", "cut"),
     [
-        *((way, ending) for way in ("tcp", "unix") for ending in ("half-close", "stop")),
-        *((way, how) for way in ("1.2", "1.3") for how in ("half-close", "close_notify", "stop")),
+        # The quick ones are each way with each ending, half of them whole and half of them cut.
+        pytest.param(
+            *pair,
+            cut,
+            id=f"{'-'.join(pair)}-{'cut' if cut else 'whole'}",
+            marks=[] if (number + cut) % 2 else pytest.mark.thorough,
+        )
+        for number, pair in enumerate(WAYS)
+        for cut in (False, True)
     ],
 )
 def test_every_way_gives_the_same(
-    start: Start, tmp_path: Path, way: str, ending: str, cut: bool
+    start: Start,
+    tmp_path: Path,
+    authority: Authority,
+    server: Certificate,
+    way: str,
+    ending: str,
+    cut: bool,
 ) -> None:
-    authority, path = Authority(tmp_path), tmp_path / "msgd.sock"
-    server = authority.issue("localhost")
+    path = tmp_path / "msgd.sock"
     msgd = start(
         f"listen: [127.0.0.1, {path}]\npassword_hash: {PASSWORD_HASH}\n"
         f"tls: {{certificate: {server.certificate}, key: {server.key}}}\n"

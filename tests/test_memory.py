@@ -16,6 +16,7 @@ from tests.lab.daemon import Daemon
 from tests.lab.proc import peak_bytes, rss_bytes
 from tests.lab.waiting import wait_for
 
+thorough = pytest.mark.thorough
 CONFIG = "listen: 127.0.0.1\nlimits: {{message_bytes: {}, clients: {}, clients_per_address: 0}}\n"
 
 
@@ -38,7 +39,12 @@ def has_all(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("clients", "message_bytes"), [(1, 1 << 20), (300, 1 << 20), (1000, 1 << 16), (1000, 100)]
+    ("clients", "message_bytes"),
+    [
+        *((1, 1 << 20), (1000, 100)),
+        pytest.param(300, 1 << 20, marks=thorough),
+        pytest.param(1000, 1 << 16, marks=thorough),
+    ],
 )
 def test_unfinished_lines(start: Start, clients: int, message_bytes: int) -> None:
     msgd = start(CONFIG.format(message_bytes, clients))
@@ -59,7 +65,14 @@ def test_who_holds_most_is_closed(start: Start) -> None:
         sock.close()
 
 
-@pytest.mark.parametrize("line", [b"MORE \xff\n", b"MORE \n", b"MORE " + b"\xc2\x9b" * 300 + b"\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"MORE \xff\n",  # what grows most
+        pytest.param(b"MORE \n", marks=thorough),
+        pytest.param(b"MORE " + b"\xc2\x9b" * 300 + b"\n", marks=thorough),
+    ],
+)
 def test_a_message_that_becomes_much_longer(start: Start, line: bytes) -> None:
     """Its record and its echo are made when its end comes, of some clients in one group."""
     size = 1 << 20

@@ -536,6 +536,7 @@ def test_figures_and_the_manager(bench: Bench, tmp_path: Path) -> None:
     assert found["msgd_relay_bad_files"] == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("servers", [1, 3])
 def test_chaos(tmp_path: Path, servers: int) -> None:
     """A short form of the campaign; msgd, relays and servers are killed and stopped under load."""

@@ -124,10 +124,14 @@ class Daemon:
             self.signal(signal.SIGTERM)
         return self.wait()
 
-    def kill(self) -> None:
-        """End it in any case, and close what tests have left open."""
+    def close_clients(self) -> None:
+        """Those that tests have left open."""
         for client in self._clients:
             client.close()
+
+    def kill(self) -> None:
+        """End it in any case, and close what tests have left open."""
+        self.close_clients()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
