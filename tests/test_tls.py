@@ -121,25 +121,30 @@ def test_old_versions_are_refused(place: Place) -> None:
     assert msgd.line_client().ask(b"MESG still here\n") == b"MESG still here\n"
 
 
-def test_much_in_both_directions_at_once(place: Place) -> None:
+def echoes(client: Secure, lines: bytes) -> bytes:
+    """What comes back while more is sent than either side has room for."""
+    client.socket.setblocking(False)
+    answer, sent = bytearray(), 0
+    end = time.monotonic() + SECONDS
+    while len(answer) < len(lines):
+        assert time.monotonic() < end
+        with suppress(*WAIT):
+            if sent < len(lines):
+                sent += client.socket.send(lines[sent : sent + 70_000])
+        with suppress(*WAIT):
+            answer += client.socket.recv(100_000)
+    return bytes(answer)
+
+
+@pytest.mark.parametrize("longest", [3_000, 60_000])
+def test_much_in_both_directions_at_once(place: Place, longest: int) -> None:
     """Records of 16 KiB, split over bites and sends; nothing hides in the library's buffers."""
     msgd = place.daemon()
-    lines = b"".join(b"MESG %d %s\n" % (n, b"x" * (n % 3000)) for n in range(4000))
+    sizes = [7 * n % longest for n in range(12_000_000 // longest)]
+    lines = b"".join(b"MESG %d %s\n" % (n, b"x" * size) for n, size in enumerate(sizes))
     with place.connect(msgd) as client:
-        client.socket.settimeout(SECONDS)
-        answer = b""
-        sent = 0
-        client.socket.setblocking(False)
-        end = time.monotonic() + SECONDS
-        while len(answer) < len(lines):
-            assert time.monotonic() < end
-            with suppress(*WAIT):
-                if sent < len(lines):
-                    sent += client.socket.send(lines[sent : sent + 70_000])
-            with suppress(*WAIT):
-                answer += client.socket.recv(100_000)
-        assert answer == lines
-    assert len(msgd.texts()) == 4000
+        assert echoes(client, lines) == lines
+    assert len(msgd.texts()) == len(sizes)
 
 
 @pytest.mark.parametrize("end", ["close_notify", "cut"])
@@ -374,3 +379,16 @@ def test_an_idle_connection_takes_little_memory(place: Place) -> None:
     before = rss_bytes(msgd.pid)
     _idle(place, msgd)
     assert (rss_bytes(msgd.pid) - before) / 200 < 40 << 10
+
+
+def test_who_has_pushed_keeps_little_memory(place: Place) -> None:
+    """OpenSSL's buffers never shrink: they are not filled with all that comes at once."""
+    msgd = place.daemon()
+    clients = _idle(place, msgd)
+    lines = b"MESG " + b"x" * 100 + b"\n"
+    lines *= 4000
+    echoes(clients.pop(), lines)  # the daemon itself has grown
+    before = rss_bytes(msgd.pid)
+    for client in clients:
+        echoes(client, lines)
+    assert (rss_bytes(msgd.pid) - before) / len(clients) < 200 << 10

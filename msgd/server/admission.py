@@ -117,7 +117,7 @@ class Admission:
         """TLS for a client whose first bytes are these; None where they are something else."""
         if self._context is None or not first.startswith(_CLIENT_HELLO):
             return None
-        return Tls(client.transport, self._context, first, partial(self._verify, client))
+        return Tls(client.transport, self._context, partial(self._verify, client))
 
     def _verify(self, client: Connection, session: ssl.SSLObject) -> None:
         """The client's certificate is of the right authority: take its name, if it may come in."""
@@ -187,7 +187,7 @@ class Entry:
         if tls := self._admission.secure(client, data):
             client.transport = tls
             client.protocol = self._admission.protocol(line_only=True)
-            return tls.taken(), []
+            return tls.taken(data), []
         if self._admission.requires_tls(client):
             return None, [client.protocol.reply(FAIL, TLS_REQUIRED), Close()]
         return data, []

@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _BUFFERS = os.sysconf("SC_IOV_MAX")  # the most that one sendmsg(2) takes
 _THROWN_BYTES = 64 << 10
-_PLAIN_BYTES = 64 << 10  # of plain text are encrypted at once
+# OpenSSL keeps memory for as much as it was ever given at once, as long as a connection lasts.
+_BLOCK_BYTES, _RECORD_BYTES = 32 << 10, 16 << 10
+_ENCRYPTED_BYTES = 256 << 10  # are sent at once
 
 
 class Plain:
@@ -109,12 +111,11 @@ class Tls(Plain):
         self,
         below: Plain,
         context: ssl.SSLContext,
-        first: bytes,
         verified: Callable[[ssl.SSLObject], None],
     ) -> None:
-        """``first`` is what the client has sent so far; ``verified`` is called when it is known.
+        """``verified`` is called when the handshake is done.
 
-        ``verified`` raises ssl.SSLError for a client that may not come in.
+        It raises ssl.SSLError for a client that may not come in.
         """
         import ssl  # 3 MB of OpenSSL, only for those who use it
 
@@ -126,7 +127,6 @@ class Tls(Plain):
         self._session = context.wrap_bio(self._in, self._out, server_side=True)
         self._verified = verified
         self._unsent = b""  # encrypted
-        self._in.write(first)
 
     def receive(self, size: int) -> bytes | None:
         """As `Plain.receive`; raises ssl.SSLError, an OSError, for what is not TLS as it must be.
@@ -135,47 +135,58 @@ class Tls(Plain):
         """
         data = super().receive(size)
         if data:
-            self._in.write(data)
-        elif data is not None:
-            if not self.greeting:  # OpenSSL must not hear of it: it would send no more echoes
-                return data
-            self._in.write_eof()
-        return self.taken()
+            return self.taken(data)
+        if data is None or not self.greeting:
+            return data  # OpenSSL must not hear of the end: it would send no more echoes
+        self._in.write_eof()
+        self._greet()
+        return None
 
-    def taken(self) -> bytes | None:
-        """What is in the bytes that have come; None where that is not a whole record yet."""
+    def taken(self, data: bytes) -> bytes | None:
+        """What is in these bytes and those before; None where that is not a whole record yet."""
+        parts: list[bytes] = []
         try:
-            if self.greeting:
-                self._session.do_handshake()
-                self._verified(self._session)
-                self.greeting = False
-            return self._decrypted()
-        except self._ssl.SSLWantReadError:
-            return None
+            for block in _cut(data):
+                self._in.write(block)
+                if not self.greeting or self._greet():
+                    parts += self._decrypted()
         finally:
             self._flush()  # an answer of TLS's own, or the alert that tells why it ends
+        return b"".join(parts) or None
 
-    def _decrypted(self) -> bytes | None:
-        parts = []
+    def _greet(self) -> bool:
+        """Go on with the handshake; whether it is done."""
         try:
-            while data := self._session.read(_PLAIN_BYTES):
-                parts.append(data)
+            self._session.do_handshake()
+        except self._ssl.SSLWantReadError:
+            return False
+        self._verified(self._session)
+        self.greeting = False
+        return True
+
+    def _decrypted(self) -> Iterator[bytes]:
+        try:
+            while data := self._session.read(_RECORD_BYTES):
+                yield data
             self.ended = True  # close_notify
         except self._ssl.SSLWantReadError:
             pass
         except (self._ssl.SSLEOFError, self._ssl.SSLZeroReturnError):
             self.ended = True
-        return b"".join(parts) or None
 
     def send(self, output: Sequence[bytes | memoryview]) -> int:
         """Encrypt some of the output once all is sent that was encrypted before."""
-        if self._unsent:
-            self._flush()
-        if self._unsent or not output:
-            return 0
-        data = output[0] if len(output) == 1 else b"".join(output[:_BUFFERS])
-        taken = self._session.write(data[:_PLAIN_BYTES])
         self._flush()
+        if self._unsent:
+            return 0
+        taken, encrypted = 0, []
+        for block in _blocks(output):
+            taken += self._session.write(block)
+            encrypted.append(self._out.read())
+            if taken >= _ENCRYPTED_BYTES:
+                break
+        if encrypted:
+            self._put(encrypted)
         return taken
 
     def shut_down(self) -> None:
@@ -186,12 +197,37 @@ class Tls(Plain):
         super().shut_down()
 
     def _flush(self) -> None:
-        """Send what TLS wants to say; what does not fit goes with the next `send`."""
-        self._unsent += self._out.read()
-        if self._unsent:
-            sent = super().send([self._unsent])
-            self._unsent = self._unsent[sent:]
-        self.pending = len(self._unsent)
+        """Send what TLS wants to say."""
+        if data := self._unsent + self._out.read():
+            self._put([data])
+
+    def _put(self, encrypted: list[bytes]) -> None:
+        """Send this; what does not fit goes with the next `send`."""
+        sent = super().send(encrypted)
+        self.pending = sum(map(len, encrypted)) - sent
+        self._unsent = b"".join(encrypted)[sent:] if self.pending else b""
+
+
+def _blocks(output: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The output in blocks that are worth to be encrypted: small pieces joined, large ones cut."""
+    joined: list[bytes | memoryview] = []
+    size = 0
+    for piece in output:
+        if size and size + len(piece) > _BLOCK_BYTES:
+            yield b"".join(joined)
+            joined, size = [], 0
+        if len(piece) > _BLOCK_BYTES:
+            yield from _cut(piece)
+        else:
+            joined.append(piece)
+            size += len(piece)
+    if size:
+        yield b"".join(joined)
+
+
+def _cut(data: bytes | memoryview) -> Iterator[memoryview]:
+    for at in range(0, len(data), _BLOCK_BYTES):
+        yield memoryview(data)[at : at + _BLOCK_BYTES]
 
 
 def _bytes(sock: socket.socket, request: int) -> int:
