@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,25 @@ def test_days_plain_and_packed(tmp_path: Path) -> None:
     assert [record.text for record in read_days(tmp_path)] == [b"1", b"2", b"3"]
     assert [record.text for record in read_days(tmp_path, "2026-11-21")] == [b"3"]
     assert [r.text for r in read(tmp_path / "2026-11-20.log.gz")] == [b"1", b"2"]
+
+
+def test_a_gzip_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes whole records goes back by the beginning of the next one, each time."""
+    data = random.Random(1).randbytes(3 << 20)
+    (tmp_path / "2026-11-20.log.gz").write_bytes(gzip.compress(data, 1))
+    with Day(str(tmp_path), "2026-11-20") as day:
+        assert day.packed is not None
+        sought, found, seek = list[int](), b"", day.packed.seek
+
+        def note(at: int) -> int:
+            sought.append(at)
+            return seek(at)
+
+        monkeypatch.setattr(day.packed, "seek", note)
+        while block := day.read(len(found), 200_000):
+            found += block[: max(len(block) - 5000, 1000)]
+    assert found == data
+    assert sought == sorted(sought)
 
 
 @pytest.mark.parametrize(("plain", "expected"), [(b"2", b"12"), (b"3", b"123"), (b"12", b"12")])

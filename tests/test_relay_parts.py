@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msgd.archive.source import Day
+from msgd.relay.answers import Reply, parse_headers
 from msgd.relay.blocks import (
+    BLOCK,
     EXPECTED,
     HEADER_BYTES,
     OFFSET,
@@ -34,13 +36,13 @@ from msgd.relay.blocks import (
 from msgd.relay.collect import Calendar, Collect
 from msgd.relay.connecting import version_warning
 from msgd.relay.copies import Copies, Copy, Differs, Put, first_difference, place
-from msgd.relay.engine import Engine, Reply, parse_headers
+from msgd.relay.cursor import Progress, resume, sums
+from msgd.relay.engine import Engine
 from msgd.relay.errors import Denied
 from msgd.relay.following import BATCH, Consumer, Gap, Numbers, Order, from_sequence
 from msgd.relay.options import load
 from msgd.relay.program import Program
 from msgd.relay.ship import Ship
-from msgd.relay.shipping import Progress, resume, sums
 from msgd.relay.standing import Standing
 
 DAY = "2026-11-20"
@@ -148,6 +150,24 @@ def test_progress_over_a_long_record(tmp_path: Path) -> None:
     assert b"".join(blocks) == data
     assert max(map(len, blocks)) == 1000
     assert progress.sequence == len(blocks)
+
+
+def test_a_full_block_is_read_ahead(tmp_path: Path) -> None:
+    data = b"".join(b"%d %b\n" % (number, b"x" * 990) for number in range(1000))
+    archive, progress = Archive(tmp_path, data), Progress(Part("web1", DAY, 1))
+    found = progress.block(archive.day, len(data), 1 << 20)
+    progress.read_ahead(archive.day, len(found) + BLOCK, 1 << 20, len(found))
+    progress.published(len(found), 1)
+    archive.path.write_bytes(data.replace(b"x", b"y"))
+    found += progress.block(archive.day, len(data), 1 << 20)
+    assert found[-2:] == b"y\n"  # what would have been less than a block was not read
+    progress.read_ahead(archive.day, len(data), 1 << 20, BLOCK - 500)
+    archive.path.write_bytes(data)
+    progress.published(BLOCK - 500, 2)
+    assert progress.block(archive.day, len(data), 1 << 20)[-2:] == b"y\n"
+    progress.read_ahead(archive.day, len(data), 1 << 20, 0)
+    archive.path.write_bytes(data[: progress.offset + 1000])
+    assert len(progress.block(archive.day, progress.offset + 1000, 1 << 20)) <= 1000
 
 
 def test_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -414,11 +434,11 @@ def test_ship_says_what_retention_will_delete(
         (tmp_path / f"{day}.log").write_bytes(b"x")
 
     async def scan() -> list[str]:
-        ship = make_ship(tmp_path, keep_days=9)
-        found = ship._scan(today.isoformat())
-        ship._scan(today.isoformat())  # says nothing twice
+        past = make_ship(tmp_path, keep_days=9)._past
+        found = past.scan(today.isoformat())
+        past.scan(today.isoformat())  # says nothing twice
         (tmp_path / f"{days[0]}.log").unlink()
-        ship._scan(today.isoformat())
+        past.scan(today.isoformat())
         return found
 
     assert asyncio.run(scan()) == days

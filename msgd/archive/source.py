@@ -37,7 +37,9 @@ def _is_date(text: str) -> bool:
 
 
 class Day:
-    """The bytes of one day; reading forward is cheap, going back in a gzip begins it anew."""
+    """The bytes of one day. Reading forward is cheap; going back in a gzip, further than the
+    beginning of what was read last, begins it anew.
+    """
 
     def __init__(self, directory: str, day: str) -> None:
         """Open the day's file or files. Raises OSError; FileNotFoundError where none is there."""
@@ -45,6 +47,7 @@ class Day:
         self.packed: gzip.GzipFile | None = None
         self._fd = -1  # the plain file
         self._base: int | None = 0  # bytes before it; None: not yet known
+        self._last, self._last_at = b"", 0  # what was read last of the gzip, and where it begins
         plain = os.path.join(directory, f"{day}.log")
         # The plain file first: retention makes the gzip before it removes the plain file.
         with suppress(FileNotFoundError):
@@ -73,13 +76,20 @@ class Day:
 
     def read(self, offset: int, most: int) -> bytes:
         """Up to ``most`` bytes; b"" at the end. Raises OSError, EOFError, zlib.error."""
-        if self.packed is not None and (self._base is None or offset < self._base):
-            self.packed.seek(offset)
-            if data := self.packed.read(most):
-                return data
+        in_gzip = self.packed is not None and (self._base is None or offset < self._base)
+        if in_gzip and (data := self._unpacked(offset, most)):
+            return data
         if self._fd < 0:
             return b""
         return os.pread(self._fd, most, max(offset - self.base, 0)) if offset >= self.base else b""
+
+    def _unpacked(self, offset: int, most: int) -> bytes:
+        assert self.packed is not None
+        skip = offset - self._last_at
+        if not 0 <= skip < len(self._last):
+            self.packed.seek(offset)
+            self._last, self._last_at, skip = self.packed.read(most), offset, 0
+        return self._last[skip : skip + most]
 
     @property
     def base(self) -> int:

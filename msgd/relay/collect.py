@@ -17,9 +17,10 @@ from typing import Any
 from msgd.archive.days import elapsed
 from msgd.archive.housekeeper import Housekeeper
 from msgd.errors import Fatal
+from msgd.relay.answers import NAME_IN_USE, NO_STREAM, ApiError, explain
 from msgd.relay.blocks import PREFIX, Finished, Message, Part, parse_subject, read_done
 from msgd.relay.copies import Copies, Differs, Proof, Put
-from msgd.relay.engine import NAME_IN_USE, NO_STREAM, ApiError, Engine
+from msgd.relay.engine import Engine
 from msgd.relay.errors import Doubt
 from msgd.relay.following import EVERYTHING, LAST_OF_EACH, SIZE, Consumer, Gap, from_sequence
 from msgd.relay.options import Config
@@ -78,7 +79,7 @@ class Collect:
             except (Doubt, Gap) as doubt:
                 pause = self._trouble.begins(str(doubt))
             except ApiError as error:
-                pause = self._trouble.begins(str(self._engine.explain(error)))
+                pause = self._trouble.begins(explain(error, self._engine.stream))
             finally:
                 await self._engine.close()
             await self._program.sleep(pause)

@@ -13,9 +13,18 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
 
+from msgd.relay.answers import (
+    NO_MESSAGE,
+    NOBODY,
+    ApiError,
+    Reply,
+    explain,
+    parse_headers,
+    read_answer,
+)
 from msgd.relay.blocks import PREFIX, Message, Part
 from msgd.relay.connecting import (
     CONNECT_SECONDS,
@@ -36,35 +45,6 @@ log = logging.getLogger("msgd")
 TIMEOUT = 5.0  # seconds for one answer; a lost leader takes 4 to 7
 _CLOSE_SECONDS = 1.0
 _UNREAD_BYTES = 256 << 20  # of what was delivered; collect never asks for so much at once
-
-# Errors of JetStream (server/errors.json of nats-server).
-WRONG_SEQUENCE = (10071, 10164)
-NO_MESSAGE, NO_STREAM = 10037, 10059
-_FULL = (10077, 10047, 10023)
-NAME_IN_USE = 10058
-
-
-class Reply(NamedTuple):
-    """What a server has answered, or a consumer delivered."""
-
-    subject: str  # to which it was sent
-    reply: str  # where an answer would go: for a delivered message its numbers
-    headers: Mapping[str, str]
-    data: bytes
-
-    @property
-    def status(self) -> str:
-        """``404``, ``408``, ``409`` where there are no messages (any more); else empty."""
-        return self.headers.get("Status", "")
-
-
-class ApiError(Exception):
-    """JetStream has answered with an error."""
-
-    def __init__(self, error: Mapping[str, Any]) -> None:
-        super().__init__(str(error.get("description", "an error without words")))
-        self.code = int(error.get("err_code", 0))
-        self.status = int(error.get("code", 0))
 
 
 class Engine:
@@ -167,17 +147,18 @@ class Engine:
         data: bytes = b"",
         headers: dict[str, str] | None = None,
         timeout: float = TIMEOUT,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Reply:
         """Ask, and wait for the answer. Raises Doubt, Denied."""
         assert self._client is not None
         waiting = asyncio.ensure_future(
             self._client.request(subject, data, timeout=timeout, headers=headers)
         )
-        await self.first(waiting)
+        await self.first(waiting, meanwhile)
         try:
             return _reply(waiting.result())
         except self._nats.errors.NoRespondersError:
-            raise Doubt(f"nobody takes {subject}: {_NOBODY}") from None
+            raise Doubt(f"nobody takes {subject}: {NOBODY}") from None
         except (TimeoutError, self._nats.errors.TimeoutError):
             raise Doubt(
                 f"no answer within {timeout:g} s (does the cluster have a leader?)"
@@ -185,10 +166,15 @@ class Engine:
         except (self._nats.errors.Error, OSError) as error:
             raise Doubt(f"{type(error).__name__}: {error}") from error
 
-    async def first(self, waiting: asyncio.Future[Any]) -> None:
+    async def first(
+        self, waiting: asyncio.Future[Any], meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Wait for it, or for the end of the connection, which raises."""
         assert self._over is not None
         try:
+            if meanwhile is not None:
+                await self._sent(waiting)
+                meanwhile()
             await asyncio.wait({waiting, self._over}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not waiting.done():
@@ -198,11 +184,19 @@ class Engine:
                 await waiting
             raise self._over.result()
 
+    async def _sent(self, waiting: asyncio.Future[Any]) -> None:
+        """Until what was asked is on its way, which takes the library a few turns of the loop."""
+        assert self._client is not None
+        assert self._over is not None
+        await asyncio.sleep(0)
+        while self._client.pending_data_size and not (waiting.done() or self._over.done()):
+            await asyncio.sleep(0)
+
     async def api(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask JetStream; raises ApiError, Doubt, Denied."""
         data = json.dumps(body).encode() if body is not None else b""
         reply = await self.request(f"{self._api}.{verb}", data)
-        return _answer(reply.data)
+        return read_answer(reply.data)
 
     async def last(self, subject: str) -> Message | None:
         """The last message of a subject (``*`` and ``>`` allowed), or None."""
@@ -212,7 +206,7 @@ class Engine:
         except ApiError as error:
             if error.code == NO_MESSAGE:
                 return None
-            raise self.explain(error) from error
+            raise Doubt(explain(error, self.stream)) from error
         found = answer["message"]
         return Message(
             found["subject"],
@@ -231,29 +225,25 @@ class Engine:
             found, part = last, part._replace(generation=part.generation + 1)
         return found
 
-    async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
-        """Put a message into the stream; its sequence. Raises ApiError, Doubt, Denied."""
-        reply = await self.request(subject, data, headers)
-        answer = _answer(reply.data)
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> int:
+        """Put a message into the stream; its sequence. Raises ApiError, Doubt, Denied.
+
+        ``meanwhile`` is called while the server is at it.
+        """
+        reply = await self.request(subject, data, headers, meanwhile=meanwhile)
+        answer = read_answer(reply.data)
         if answer.get("stream") != self.stream:
             raise Denied(
                 f"{subject} went into the stream {answer.get('stream')}, not {self.stream}: "
                 "say which one is meant in `stream`"
             )
         return int(answer["seq"])
-
-    def explain(self, error: ApiError) -> Doubt:
-        """An error of JetStream as a doubt, in words."""
-        if error.code in WRONG_SEQUENCE:
-            return Doubt("somebody else has published to this subject")
-        if error.code == NO_STREAM:
-            return Doubt(f"there is no stream {self.stream}: {_NOBODY}")
-        if error.code in _FULL:
-            return Doubt(
-                f"the stream {self.stream} takes no more ({error}): nothing is lost, "
-                "the day files wait; raise its max_bytes, or lower its max_age"
-            )
-        return Doubt(f"JetStream says: {error} ({error.code})")
 
     async def listen(self, subject: str) -> Listener:
         """Subscribe; raises Doubt, Denied."""
@@ -296,9 +286,6 @@ async def _close(client: Any) -> None:
         await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
 
 
-_NOBODY = "msgd-relay collect makes the stream; is it running, and is JetStream enabled?"
-
-
 class Listener:
     """Messages that come to a subject."""
 
@@ -332,25 +319,3 @@ class Listener:
 
 def _reply(message: Any) -> Reply:
     return Reply(message.subject, message.reply or "", message.headers or {}, message.data)
-
-
-def _answer(data: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        raise Doubt("an answer that is no JSON: is it JetStream?") from None
-    if not isinstance(answer, dict):
-        raise Doubt("an answer that JetStream does not give")
-    if "error" in answer:
-        raise ApiError(answer["error"])
-    return answer
-
-
-def parse_headers(data: bytes) -> dict[str, str]:
-    """The headers of a stored message."""
-    headers = {}
-    for line in data.decode("utf-8", "replace").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name] = value.strip()
-    return headers

@@ -12,8 +12,9 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from msgd.relay.answers import ApiError, Reply
 from msgd.relay.blocks import Message
-from msgd.relay.engine import ApiError, Listener, Reply
+from msgd.relay.engine import Listener
 from msgd.relay.errors import Doubt
 
 BATCH = 500  # messages asked for at once,

@@ -17,7 +17,7 @@ class Shipped:
     acknowledgement."""
 
     raw: bool
-    size: int = 48 * MIB
+    size: int = 128 * MIB
 
     def __call__(self, stand: Stand) -> Figures:
         """Raises NotInstalledError without nats-py or nats-server."""

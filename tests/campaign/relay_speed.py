@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 from msgd.archive.final import final_line
+from msgd.relay.answers import ApiError
 from msgd.relay.blocks import BLOCK, headers, source
-from msgd.relay.engine import ApiError, Engine
+from msgd.relay.engine import Engine
 from msgd.relay.options import load
 from msgd.relay.program import keep_memory
 from tests.lab.daemon import Daemon

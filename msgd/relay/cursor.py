@@ -1,7 +1,7 @@
 """What of one day is to be published next: the cursor in the stream, held against the file.
 
-Without I/O to the servers: `ship` asks `Progress` for the next block and tells it what became of
-it.
+Without I/O to the servers: the publisher asks `Progress` for the next block and tells it what
+became of it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import zlib
+from contextlib import suppress
 from typing import NamedTuple
 
 from msgd.archive.source import Day
@@ -27,6 +29,8 @@ from msgd.relay.errors import Denied
 
 log = logging.getLogger("msgd")
 
+DAMAGED = (OSError, EOFError, zlib.error)  # a file that cannot be read
+
 _HASHED_AT_ONCE = 1 << 20
 
 
@@ -37,16 +41,24 @@ class Progress:
         self.part = part
         self.offset = offset  # the next block's
         self.sequence = sequence  # of the subject's last message, 0 for none
+        self._ahead = b""  # the next block, if it was read ahead
 
     def block(self, day: Day, end: int, max_payload: int) -> bytes:
         """The next block of what is final, which is up to ``end``; raises as `Day.read`."""
-        most = max(max_payload - HEADER_BYTES, 1)
-        size = min(BLOCK, most)
-        data = _read(day, self.offset, min(size + 1, end - self.offset))
-        if taken := cut(data, size):
-            return data[:taken]
-        data = _read(day, self.offset, min(most + 1, end - self.offset))
-        return data[: cut_long(data, most)]
+        ahead, self._ahead = self._ahead, b""
+        if ahead and len(ahead) <= end - self.offset:
+            return ahead
+        return _block(day, self.offset, end, max_payload)
+
+    def read_ahead(self, day: Day, end: int, max_payload: int, sent: int) -> None:
+        """Have the block behind the next ``sent`` bytes, which are on their way, at hand.
+
+        Only a full one: a shorter one would be longer by the time it is its turn.
+        """
+        offset = self.offset + sent
+        if end - offset > BLOCK:
+            with suppress(*DAMAGED):  # which shows when it is its turn
+                self._ahead = _block(day, offset, end, max_payload)
 
     def published(self, size: int, sequence: int) -> None:
         self.offset += size
@@ -55,6 +67,16 @@ class Progress:
     def again(self) -> Progress:
         """The next generation, from the file's beginning."""
         return Progress(self.part._replace(generation=self.part.generation + 1))
+
+
+def _block(day: Day, offset: int, end: int, max_payload: int) -> bytes:
+    most = max(max_payload - HEADER_BYTES, 1)
+    size = min(BLOCK, most)
+    data = _read(day, offset, min(size + 1, end - offset))
+    if taken := cut(data, size):
+        return data[:taken]
+    data = _read(day, offset, min(most + 1, end - offset))
+    return data[: cut_long(data, most)]
 
 
 def _read(day: Day, offset: int, most: int) -> bytes:
@@ -102,6 +124,13 @@ def say_again(day: str, generation: int, why: str) -> None:
         "all of it is shipped again as generation %d, and the earlier copies stay",
         day, why, generation,
     )  # fmt: skip
+
+
+def damage(error: Exception) -> str:
+    """Why a file cannot be read."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 class Sums(NamedTuple):
