@@ -305,14 +305,14 @@ def test_the_names_that_a_real_daemon_lets_in(
     assert b"@web-1 hello" in daemon.archive()
 
 
-@pytest.fixture
-def files(tmp_path: Path, authority: Authority, good: Certificate) -> dict[str, str]:
-    empty, protected, other = tmp_path / "empty", tmp_path / "protected", tmp_path / "other"
+@pytest.fixture(scope="module")
+def files(folder: Path, authority: Authority, good: Certificate) -> dict[str, str]:
+    empty, protected, other = folder / "empty", folder / "protected", folder / "other"
     empty.write_text("nothing\n")
     openssl("ec", "-in", str(good.key), "-aes128", "-passout", "pass:x", "-out", str(protected))
     openssl("genrsa", "-out", str(other), "2048")
     return {
-        "missing": str(tmp_path / "missing"),
+        "missing": str(folder / "missing"),
         "empty": str(empty),
         "protected": str(protected),
         "rsa": str(other),

@@ -175,11 +175,14 @@ def test_a_text_and_files_in_a_session(tmp_path: Path) -> None:
     assert done.stderr == "msgctl: session x: 1 was there already\n"
 
 
-def test_run_again_until_it_succeeds_under_kills_of_both_ends(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("breaks", [2, pytest.param(6, marks=pytest.mark.thorough)])
+def test_run_again_until_it_succeeds_under_kills_of_both_ends(
+    start: Start, tmp_path: Path, breaks: int
+) -> None:
     """The long form is in the campaign."""
     folder = tmp_path / "killed"
     outcome = sessions.campaign(
-        start, folder, lambda so_far: so_far.breaks < 6, seed=7, lines=15_000, longest=0.03
+        start, folder, lambda so_far: so_far.breaks < breaks, seed=7, lines=15_000, longest=0.03
     )
     assert outcome.lines > 0
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import PASSWORD, SECONDS, Daemon
 from tests.ctl import Terminal, command, ends, environment, terminal_fixture  # noqa: F401
+from tests.matrix import every_other
 from tests.scripted import echo, says, scripted
 
 
@@ -21,8 +22,11 @@ def shows_typing(at: pexpect.spawn[str]) -> bool:
     return bool(termios.tcgetattr(at.child_fd)[3] & termios.ECHO)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT])
-@pytest.mark.parametrize("where", ["terminate", "conversation", "hash-password"])
+PLACES = "terminate", "conversation", "hash-password"
+SIGNALS = signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT
+
+
+@pytest.mark.parametrize(("where", "number"), every_other(PLACES, SIGNALS))
 def test_a_signal_at_the_prompt_leaves_the_terminal_as_it_was(
     msgd: Daemon, terminal: Terminal, number: signal.Signals, where: str
 ) -> None:

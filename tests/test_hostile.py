@@ -22,6 +22,7 @@ from msgd.handler import MsgdHandler
 from msgd.wire.headers import encode_message
 from msgd.wire.text import escape
 from tests.ctl import msgctl
+from tests.matrix import every_other
 from tests.scripted import Part
 
 TEXTS = ["one", "two\nlines", "a bell \a", "ü"]
@@ -208,10 +209,10 @@ def test_the_handler_outlives_noise(noise: bytes, capsys: pytest.CaptureFixture[
         assert all(line.startswith("msgd.handler: ") for line in said.splitlines())
 
 
-@pytest.mark.parametrize("noise", NOISE[1::4])
-@pytest.mark.parametrize(
-    "verb", [["send"], ["send", "x"], ["ping", "-c1"], ["terminate", "--password-stdin"]]
-)
+VERBS = [["send"], ["send", "x"], ["ping", "-c1"], ["terminate", "--password-stdin"]]
+
+
+@pytest.mark.parametrize(("verb", "noise"), every_other(VERBS, NOISE[1::4]))
 def test_msgctl_says_harmless_lines(verb: list[str], noise: bytes) -> None:
     for known in range(2):
         with serving(answers(*replies(None)[:known], then=endless(noise))) as port:

@@ -77,7 +77,7 @@ def test_a_message_that_becomes_much_longer(start: Start, line: bytes) -> None:
     """Its record and its echo are made when its end comes, of some clients in one group."""
     size = 1 << 20
     msgd = start(CONFIG.format(size, 10))
-    clients = hold(msgd, [line * (size // len(line.replace(b"MORE ", b"")) // 2)] * 3)
+    clients = hold(msgd, [line * (size // len(line.replace(b"MORE ", b"")) // 2)] * 2)
     for sock in clients:
         sock.sendall(b"MESG end\n")
     for sock in clients:

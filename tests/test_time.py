@@ -33,12 +33,13 @@ def stamps(msgd: Daemon) -> list[str]:
 
 
 def test_midnight_in_the_middle_of_streams(start: Start, tmp_path: Path) -> None:
-    clock = fake.FakeClock(tmp_path, "2026-03-01 23:59:58")
-    clock.set("2026-03-01 23:59:58", running=True)
+    clock = fake.FakeClock(tmp_path, "2026-03-01 23:59:59")
     msgd = start(CONFIG, env=clock.env())
     senders = [Sender(f"midnight-{number}", msgd.port) for number in range(3)]
     for sender in senders:
         sender.start()
+    wait_for(lambda: all(sender.echoed > 100 for sender in senders), "echoes before midnight")
+    clock.set("2026-03-02 00:00:00")
     wait_for(lambda: len(msgd.files()) == 2, "midnight")
     after = [sender.echoed + 200 for sender in senders]
     wait_for(
