@@ -400,4 +400,4 @@ def test_who_has_pushed_keeps_little_memory(place: Place) -> None:
     before = rss_bytes(msgd.pid)
     for client in clients:
         echoes(client, lines)
-    assert (rss_bytes(msgd.pid) - before) / len(clients) < 200 << 10
+    assert (rss_bytes(msgd.pid) - before) / len(clients) < 64 << 10

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 _BUFFERS = os.sysconf("SC_IOV_MAX")  # the most that one sendmsg(2) takes
 _THROWN_BYTES = 64 << 10
-# OpenSSL keeps memory for as much as it was ever given at once, as long as a connection lasts.
-_BLOCK_BYTES, _RECORD_BYTES = 32 << 10, 16 << 10
+# What a record holds (RFC 8446, section 5.1). OpenSSL is given no more at once: it keeps memory for
+# the most that it was ever given, as long as a connection lasts.
+_RECORD_BYTES = 16 << 10
 _ENCRYPTED_BYTES = 256 << 10  # are sent at once
 
 
@@ -209,14 +210,14 @@ class Tls(Plain):
 
 
 def _blocks(output: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The output in blocks that are worth to be encrypted: small pieces joined, large ones cut."""
+    """The output by records: small pieces joined, large ones cut."""
     joined: list[bytes | memoryview] = []
     size = 0
     for piece in output:
-        if size and size + len(piece) > _BLOCK_BYTES:
+        if size and size + len(piece) > _RECORD_BYTES:
             yield b"".join(joined)
             joined, size = [], 0
-        if len(piece) > _BLOCK_BYTES:
+        if len(piece) > _RECORD_BYTES:
             yield from _cut(piece)
         else:
             joined.append(piece)
@@ -226,8 +227,8 @@ def _blocks(output: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview
 
 
 def _cut(data: bytes | memoryview) -> Iterator[memoryview]:
-    for at in range(0, len(data), _BLOCK_BYTES):
-        yield memoryview(data)[at : at + _BLOCK_BYTES]
+    for at in range(0, len(data), _RECORD_BYTES):
+        yield memoryview(data)[at : at + _RECORD_BYTES]
 
 
 def _bytes(sock: socket.socket, request: int) -> int:

@@ -7,7 +7,7 @@ from msgd.server.fairness import BITE_MOST, SYNCED
 
 BASE_BYTES = 40 << 20  # the daemon itself, and what malloc keeps
 CLIENT_BYTES = 2 << 10  # one that is idle takes 1.1 KiB
-TLS_BYTES = 26 << 10  # more for one over TLS, with a certificate of its own
+TLS_BYTES = 90 << 10  # more for one over TLS, with a certificate of its own, that has pushed
 # One byte in, up to this many out: "\n", "FAIL unknown header\n". And Python's own bytes for one
 # such answer until it is committed.
 GROWTH, OBJECT_BYTES = len(b"FAIL unknown header\n"), 240
