@@ -33,13 +33,15 @@ from msgd.relay.blocks import (
     read_done,
     write_done,
 )
-from msgd.relay.collect import Calendar, Collect
+from msgd.relay.collect import Collect
 from msgd.relay.connecting import version_warning
-from msgd.relay.copies import Copies, Copy, Differs, Put, first_difference, place
+from msgd.relay.copies import Copies
+from msgd.relay.copyfile import Copy, Differs, Put, first_difference, place
 from msgd.relay.cursor import Progress, resume, sums
 from msgd.relay.engine import Engine
 from msgd.relay.errors import Denied
 from msgd.relay.following import BATCH, Consumer, Gap, Numbers, Order, from_sequence
+from msgd.relay.housekeeping import Calendar
 from msgd.relay.options import load
 from msgd.relay.program import Program
 from msgd.relay.ship import Ship
@@ -481,8 +483,8 @@ def test_a_clock_that_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
         def today(cls) -> date:  # type: ignore[override]
             return today
 
-    monkeypatch.setattr("msgd.relay.collect.date", Today)
-    monkeypatch.setattr("msgd.relay.collect.elapsed", lambda: passed)
+    monkeypatch.setattr("msgd.relay.housekeeping.date", Today)
+    monkeypatch.setattr("msgd.relay.housekeeping.elapsed", lambda: passed)
     calendar, found = Calendar(), []
     for days, seconds in ((0, 600), (1, 600), (1, 86_400), (5, 600), (0, 600), (1, 86_400)):
         today, passed = today + timedelta(days), passed + seconds

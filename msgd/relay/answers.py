@@ -31,6 +31,11 @@ class Reply(NamedTuple):
         return self.headers.get("Status", "")
 
 
+def make_reply(message: Any) -> Reply:
+    """From one of nats-py's messages."""
+    return Reply(message.subject, message.reply or "", message.headers or {}, message.data)
+
+
 class ApiError(Exception):
     """JetStream has answered with an error."""
 

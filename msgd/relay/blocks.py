@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 PREFIX = "msgd"
+DONE = ".done"  # how the subject of a `done` message ends
 BLOCK = 256 << 10  # payload of a block, unless one record is longer
 
 OFFSET, SOURCE = "Msgd-Offset", "Msgd-Source"
@@ -48,7 +49,7 @@ def parse_subject(subject: str) -> Part | None:
 
 
 def done_subject(node: str) -> str:
-    return f"{PREFIX}.{node}.done"
+    return f"{PREFIX}.{node}{DONE}"
 
 
 class Message(NamedTuple):

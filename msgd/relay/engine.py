@@ -22,6 +22,7 @@ from msgd.relay.answers import (
     ApiError,
     Reply,
     explain,
+    make_reply,
     parse_headers,
     read_answer,
 )
@@ -35,6 +36,7 @@ from msgd.relay.connecting import (
     why,
 )
 from msgd.relay.errors import Denied, Doubt
+from msgd.relay.listener import Listener
 from msgd.relay.options import Config
 
 if TYPE_CHECKING:
@@ -156,7 +158,7 @@ class Engine:
         )
         await self.first(waiting, meanwhile)
         try:
-            return _reply(waiting.result())
+            return make_reply(waiting.result())
         except self._nats.errors.NoRespondersError:
             raise Doubt(f"nobody takes {subject}: {NOBODY}") from None
         except (TimeoutError, self._nats.errors.TimeoutError):
@@ -248,7 +250,7 @@ class Engine:
     async def listen(self, subject: str) -> Listener:
         """Subscribe; raises Doubt, Denied."""
         assert self._client is not None
-        listener = Listener(self)
+        listener = Listener(self.first)
         try:
             listener.subscription = await self._client.subscribe(
                 subject,
@@ -284,38 +286,3 @@ async def _close(client: Any) -> None:
     """Never raises, and never waits for long: some of what it waits for never comes."""
     with contextlib.suppress(Exception):
         await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
-
-
-class Listener:
-    """Messages that come to a subject."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._queue: asyncio.Queue[Reply] = asyncio.Queue()
-        self.subscription: Any = None
-
-    async def put(self, message: Any) -> None:
-        self._queue.put_nowait(_reply(message))
-
-    async def next(self, timeout: float) -> Reply | None:
-        """The next one; None when none has come in time. Raises Doubt, Denied."""
-        if self._queue.empty():
-            waiting = asyncio.ensure_future(asyncio.wait_for(self._queue.get(), timeout))
-            await self._engine.first(waiting)
-            try:
-                return waiting.result()
-            except TimeoutError:
-                return None
-        return self._queue.get_nowait()
-
-    def ready(self) -> Reply | None:
-        """The next one, if it is there already."""
-        return None if self._queue.empty() else self._queue.get_nowait()
-
-    async def close(self) -> None:
-        with contextlib.suppress(Exception):
-            await self.subscription.unsubscribe()
-
-
-def _reply(message: Any) -> Reply:
-    return Reply(message.subject, message.reply or "", message.headers or {}, message.data)

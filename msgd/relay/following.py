@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from msgd.relay.answers import ApiError, Reply
 from msgd.relay.blocks import Message
-from msgd.relay.engine import Listener
 from msgd.relay.errors import Doubt
+from msgd.relay.listener import Listener
 
 BATCH = 500  # messages asked for at once,
 BATCH_BYTES = 16 << 20  # and bytes, unless one message is longer
