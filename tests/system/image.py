@@ -6,23 +6,26 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 SUITES = ("bookworm", "trixie")
 
 # What msgd depends on is here, so that the package installs without a network; the rest is
 # for the tests: faketime moves the clock, iproute2 makes the second network namespace, openssl the
-# certificates.
+# certificates, pip installs nats-py, which Debian does not have; nats-server is there, disabled.
 PACKAGES = (
     "acl",
     "dbus",
     "faketime",
     "iproute2",
+    "nats-server",
     "openssl",
     "procps",
     "python3",
     "python3-click",
     "python3-daemon",
+    "python3-pip",
     "python3-yaml",
     "systemd",
     "systemd-sysv",
@@ -51,6 +54,15 @@ def golden(suite: str) -> Path:
     return root
 
 
+def wheels() -> Path:
+    """A folder with nats-py, for pip in a machine without a network; loaded once."""
+    folder = cache_folder() / "wheels"
+    if not any(folder.glob("nats_py-*.whl")):
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+        subprocess.run([*command, f"--wheel-dir={folder}", "nats-py>=2.6"], check=True)
+    return folder
+
+
 def _debootstrap(suite: str, root: Path) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     log = root.with_suffix(".log")
@@ -72,6 +84,8 @@ def _settle(root: Path) -> None:
     """Take away what must differ from boot to boot, add what minbase lacks."""
     for package in (root / "var/cache/apt/archives").glob("*.deb"):
         package.unlink()
+    for wanted in (root / "etc/systemd/system").glob("*.wants/nats-server.service"):
+        wanted.unlink()
     (root / "etc/machine-id").write_text("")
     (root / "etc/hostname").unlink(missing_ok=True)
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost ip6-localhost\n")

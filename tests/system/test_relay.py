@@ -86,8 +86,8 @@ def relay(server: Server) -> Server:
     for user, name in (("web1", "msgd-relay"), ("collect", "msgd-relay-collect")):
         machine.path(f"/etc/{name}.yaml").write_text(CONFIG % ((user,) * 3))
         machine.shell(
-            f"chown root:msgd-relay /etc/{name}.yaml; chmod 640 /etc/{name}.yaml;"
-            f"mkdir -p /etc/credstore; umask 077; echo {user}-password >/etc/credstore/{name}.password"
+            f"chown root:msgd-relay /etc/{name}.yaml; chmod 640 /etc/{name}.yaml; umask 077;"
+            f"mkdir -p /etc/credstore; echo {user}-password >/etc/credstore/{name}.password"
         )
     server.drop_in(COLLECT_DROP_IN, COLLECT)
     machine.run("systemctl", "start", *RELAY)
@@ -103,7 +103,7 @@ def equal(server: Server) -> bool:
 
 
 def warnings(server: Server) -> list[str]:
-    """What the journal has of the relay's units and systemd's words about them, from warnings on."""
+    """What the journal has from the relay's units and of them."""
     server.machine.run("journalctl", "--sync")
     units = " ".join(f"--unit={unit}" for unit in RELAY)
     lines = server.machine.shell(f"journalctl {units} --output=json --priority={WARNING} || true")
