@@ -316,6 +316,12 @@ def test_records_longer_than_a_message_may_be(make_bench: Callable[..., Bench]) 
     assert made["messages"] >= len(data) // 4096
 
 
+def test_a_stream_for_which_there_is_no_room(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    collect = bench.run("collect", collect=f"max_bytes: {1 << 50}")
+    collect.wait_log(rf"no room for a stream of {1 << 50} bytes \(.*\): lower collect.max_bytes")
+
+
 def test_a_stream_that_is_full(bench: Bench) -> None:
     collect = bench.run("collect", collect="max_bytes: 1048576")
     ship = bench.run("ship")
@@ -393,6 +399,7 @@ def test_tls(make_bench: Callable[..., Bench], tmp_path: Path) -> None:
     alone = bench.run("ship", f"{url}tls:\n  ca: {ours.certificate}", name="alone")
     alone.wait_log("trying again")  # the server wants our certificate, and only closes
     assert [relay.stop() for relay in relays] == [0, 0]
+    assert "eof_received" not in alone.log + "".join(relay.log for relay in relays)
 
 
 def test_credentials(make_bench: Callable[..., Bench], tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from msgd.relay.errors import Doubt
 # Errors of JetStream (server/errors.json of nats-server).
 WRONG_SEQUENCE = (10071, 10164)
 NO_MESSAGE, NO_STREAM = 10037, 10059
-_FULL = (10077, 10047, 10023)
+NO_ROOM = (10047, 10023)
+_FULL = (10077, *NO_ROOM)
 NAME_IN_USE = 10058
 
 NOBODY = "msgd-relay collect makes the stream; is it running, and is JetStream enabled?"

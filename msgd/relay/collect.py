@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from msgd.errors import Fatal
-from msgd.relay.answers import NAME_IN_USE, NO_STREAM, ApiError, explain
+from msgd.relay.answers import NAME_IN_USE, NO_ROOM, NO_STREAM, ApiError, explain
 from msgd.relay.badfiles import BadFiles
 from msgd.relay.blocks import DONE, PREFIX, Message, Part, parse_subject
 from msgd.relay.copies import Copies
@@ -113,6 +113,11 @@ class Collect:
         try:
             info = await self._engine.api(f"STREAM.CREATE.{self._engine.stream}", self._wanted)
         except ApiError as error:
+            if error.code in NO_ROOM:
+                raise Doubt(
+                    f"the servers have no room for a stream of {self._config.max_bytes} bytes "
+                    f"({error}): lower collect.max_bytes, or see to their disk and max_file_store"
+                ) from error
             if error.code != NAME_IN_USE:
                 raise
             return await self._engine.api(f"STREAM.INFO.{self._engine.stream}")

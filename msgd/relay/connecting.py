@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ def import_nats() -> Any:
             "nats-py is not installed, and msgd-relay needs it: pip install 'msgd[nats]', "
             "or your distribution's package python3-nats"
         ) from None
+    # With TLS, the way in which it connects lets asyncio warn at the end of each connection.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     return nats
 
 

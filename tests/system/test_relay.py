@@ -29,6 +29,8 @@ tls:
   ca: /etc/nats/ca.pem
   certificate: /etc/nats/client-%s.pem
   key: /etc/nats/client-%s.key
+collect:
+  max_bytes: 100000000
 """
 
 # Both programs are on this one machine, so the second has a configuration of its own.
@@ -90,8 +92,15 @@ def relay(server: Server) -> Server:
             f"mkdir -p /etc/credstore; echo {user}-password >/etc/credstore/{name}.password"
         )
     server.drop_in(COLLECT_DROP_IN, COLLECT)
-    machine.run("systemctl", "start", *RELAY)
+    machine.run("systemctl", "start", COLLECT)
+    wait_for(lambda: "made the stream" in said(server, COLLECT), why="the stream")
+    machine.run("systemctl", "start", SHIP)
     return server
+
+
+def said(server: Server, unit: str) -> str:
+    """Its journal."""
+    return server.machine.shell(f"journalctl --sync; journalctl --unit={unit} --output=cat")
 
 
 def equal(server: Server) -> bool:
@@ -145,6 +154,6 @@ def test_without_nats_py_they_say_so_and_stay_down(server: Server, unit: str) ->
     wait_for(lambda: server.show("ActiveState", unit) == "failed", why="its end")
     assert server.show("ExecMainStatus", unit) == BAD_CONFIG
     assert server.show("NRestarts", unit) == "0"
-    said = server.machine.shell(f"journalctl --unit={unit} --output=cat")
-    assert "nats-py is not installed" in said
-    assert "Traceback" not in said
+    words = said(server, unit)
+    assert "nats-py is not installed" in words
+    assert "Traceback" not in words
