@@ -145,15 +145,15 @@ class Tls(Plain):
 
     def taken(self, data: bytes) -> bytes | None:
         """What is in these bytes and those before; None where that is not a whole record yet."""
-        parts: list[bytes] = []
+        found: list[bytes] = []
         try:
-            for block in _cut(data):
-                self._in.write(block)
+            for part in _cut(data):
+                self._in.write(part)
                 if not self.greeting or self._greet():
-                    parts += self._decrypted()
+                    self._decrypt(found)
         finally:
             self._flush()  # an answer of TLS's own, or the alert that tells why it ends
-        return b"".join(parts) or None
+        return b"".join(found) or None
 
     def _greet(self) -> bool:
         """Go on with the handshake; whether it is done."""
@@ -165,10 +165,13 @@ class Tls(Plain):
         self.greeting = False
         return True
 
-    def _decrypted(self) -> Iterator[bytes]:
+    def _decrypt(self, found: list[bytes]) -> None:
+        """Add what is in the records that are complete."""
         try:
             while data := self._session.read(_RECORD_BYTES):
-                yield data
+                found.append(data)
+                if not self._in.pending:  # to read on would only raise the error
+                    return
             self.ended = True  # close_notify
         except self._ssl.SSLWantReadError:
             pass
@@ -177,17 +180,17 @@ class Tls(Plain):
 
     def send(self, output: Sequence[bytes | memoryview]) -> int:
         """Encrypt some of the output once all is sent that was encrypted before."""
-        self._flush()
         if self._unsent:
+            self._flush()
+        if self._unsent or not output:
             return 0
         taken, encrypted = 0, []
-        for block in _blocks(output):
-            taken += self._session.write(block)
+        for part in _large(output):
+            taken += self._session.write(part)
             encrypted.append(self._out.read())
             if taken >= _ENCRYPTED_BYTES:
                 break
-        if encrypted:
-            self._put(encrypted)
+        self._put(encrypted)
         return taken
 
     def shut_down(self) -> None:
@@ -199,8 +202,8 @@ class Tls(Plain):
 
     def _flush(self) -> None:
         """Send what TLS wants to say."""
-        if data := self._unsent + self._out.read():
-            self._put([data])
+        if self._out.pending or self._unsent:
+            self._put([self._unsent + self._out.read()])
 
     def _put(self, encrypted: list[bytes]) -> None:
         """Send this; what does not fit goes with the next `send`."""
@@ -209,26 +212,26 @@ class Tls(Plain):
         self._unsent = b"".join(encrypted)[sent:] if self.pending else b""
 
 
-def _blocks(output: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The output by records: small pieces joined, large ones cut."""
-    joined: list[bytes | memoryview] = []
+def _large(output: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The output in parts that fill records: small pieces joined, large ones cut."""
+    small: list[bytes | memoryview] = []
     size = 0
     for piece in output:
         if size and size + len(piece) > _RECORD_BYTES:
-            yield b"".join(joined)
-            joined, size = [], 0
+            yield b"".join(small)
+            small, size = [], 0
         if len(piece) > _RECORD_BYTES:
             yield from _cut(piece)
         else:
-            joined.append(piece)
+            small.append(piece)
             size += len(piece)
     if size:
-        yield b"".join(joined)
+        yield b"".join(small)
 
 
-def _cut(data: bytes | memoryview) -> Iterator[memoryview]:
-    for at in range(0, len(data), _RECORD_BYTES):
-        yield memoryview(data)[at : at + _RECORD_BYTES]
+def _cut(data: bytes | memoryview) -> list[memoryview]:
+    view = memoryview(data)
+    return [view[at : at + _RECORD_BYTES] for at in range(0, len(view), _RECORD_BYTES)]
 
 
 def _bytes(sock: socket.socket, request: int) -> int:

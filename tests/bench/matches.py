@@ -37,6 +37,8 @@ COUNTS: dict[str, tuple[int, int | None]] = {
     "rsyslog imptcp": (400_000, 250_000),
     "rsyslog imrelp": (60_000, 1_000),
     "rsyslog TLS": (150_000, None),
+    "rsyslog TLS, OpenSSL": (150_000, None),
+    "rsyslog imrelp TLS": (60_000, None),
     "syslog-ng": (250_000, 200_000),
     "syslog-ng TLS": (200_000, None),
     "redis XADD": (200_000, 80_000),
@@ -91,9 +93,11 @@ def _to_peers() -> Iterator[Match]:
             tls = PEERS[peer].tls
             one = push("msgd TLS" if tls else "msgd", synced=synced)
             title = f"msgd{' TLS' if tls else ''} : {peer}, {_words(synced)}"
-            target = Target(title, 3 if tls else bounds.get((peer, synced)))
+            targets = (Target(title, 3 if tls else bounds.get((peer, synced))),)
+            if tls:
+                targets += (Target(f"{title}, processor time", None, "ns", at_least=False),)
             other = push(peer, synced=synced)
-            yield Match(f"peers/{peer}/{_words(synced)}", one, other, (target,), most=12)
+            yield Match(f"peers/{peer}/{_words(synced)}", one, other, targets, most=12)
 
 
 def _to_plain() -> Iterator[Match]:

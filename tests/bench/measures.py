@@ -29,7 +29,10 @@ IDLE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """The work, pushed at a peer: messages and lines a second, and waits in microseconds."""
+    """The work, pushed at a peer: messages and lines a second, and waits in microseconds.
+
+    And the server's processor time, in nanoseconds a message: 0 for one that has ended with it.
+    """
 
     peer: str
     work: Work
@@ -41,12 +44,14 @@ class Push:
         sync = peer.synced if self.synced else peer.not_synced
         assert sync is not None
         with stand.fresh() as directory, peer.serve(stand.tools, directory, sync) as served:
+            before = cpu_seconds(served.pid)
             run = _pushed(stand, peer, served, scaled(self.work, stand))
+            spent = 0.0 if served.piped else cpu_seconds(served.pid) - before
             archived = served.archived()
         expected = run.messages * (self.work.lines if peer.wire == "echo" else 1)
         if archived != expected:
             raise BenchError(f"{expected} messages were confirmed, {archived} are archived")
-        return figures(run, self.work.lines)
+        return {**figures(run, self.work.lines), "ns": spent / run.messages * 1e9}
 
 
 def figures(run: Run, lines: int = 1) -> Figures:

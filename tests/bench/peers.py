@@ -38,10 +38,9 @@ def _msgd(name: str, kind: str = "", interpreter: str = "") -> Peer:
     return Peer(name, "python3", "msgd", serve, "", "never", "always", tls=kind == "TLS")
 
 
-def _rsyslog(name: str, *, tls: bool = False) -> Peer:
-    acknowledges = name == "imrelp"
+def _rsyslog(title: str, name: str, *, tls: bool = False) -> Peer:
+    acknowledges = name.startswith("imrelp")
     wire, serve = "relp" if acknowledges else "syslog", servers.rsyslog(name)
-    title = "rsyslog TLS" if tls else f"rsyslog {name}"
     return Peer(title, "rsyslogd", wire, serve, "-v", "off", "on", acknowledges, tls)
 
 
@@ -69,9 +68,11 @@ PEERS = {
         _msgd("msgd"),
         _msgd("msgd TLS", "TLS"),
         _msgd("msgd local", "local"),
-        _rsyslog("imptcp"),
-        _rsyslog("imrelp"),
-        _rsyslog("imtcp-gtls", tls=True),
+        _rsyslog("rsyslog imptcp", "imptcp"),
+        _rsyslog("rsyslog imrelp", "imrelp"),
+        _rsyslog("rsyslog TLS", "imtcp-gtls", tls=True),
+        _rsyslog("rsyslog TLS, OpenSSL", "imtcp-ossl", tls=True),
+        _rsyslog("rsyslog imrelp TLS", "imrelp-tls", tls=True),
         _syslog_ng("syslog-ng", "syslog-ng"),
         _syslog_ng("syslog-ng TLS", "syslog-ng-tls", tls=True),
         *_others(),

@@ -88,7 +88,7 @@ def _serve_rsyslog(name: str, tools: Tools, directory: Path, sync: str) -> Itera
     command += ["-i", str(directory / "pid")]
     with running(command) as process:
         wait_for_port(process, port)
-        yield Served(port, process, lambda: count_lines(out), out if name != "imrelp" else None)
+        yield Served(port, process, lambda: count_lines(out), out if not name.startswith("imrelp") else None)
 
 
 def rsyslog(name: str) -> Serve:
