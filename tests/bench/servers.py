@@ -88,7 +88,8 @@ def _serve_rsyslog(name: str, tools: Tools, directory: Path, sync: str) -> Itera
     command += ["-i", str(directory / "pid")]
     with running(command) as process:
         wait_for_port(process, port)
-        yield Served(port, process, lambda: count_lines(out), out if not name.startswith("imrelp") else None)
+        watched = None if name.startswith("imrelp") else out
+        yield Served(port, process, lambda: count_lines(out), watched)
 
 
 def rsyslog(name: str) -> Serve:
