@@ -98,8 +98,8 @@ def account(text: str) -> tuple[list[int], list[int]]:
 
     A terminal passes on what it holds when it likes: there may be room again in between.
     """
-    kept = re.findall(r"^msgd: line \d+$", text, re.MULTILINE)
-    dropped = re.findall(r"^msgd: lines .* were dropped, .*: (\d+)$", text, re.MULTILINE)
+    kept = re.findall(r"^msgd: line \d+\n", text, re.MULTILINE)
+    dropped = re.findall(r"^msgd: lines .* were dropped, .*: (\d+)\n", text, re.MULTILINE)
     return [1] * len(kept), [int(number) for number in dropped]
 
 

@@ -76,6 +76,13 @@ def cut_power(folder: Path) -> None:
 
 
 def mount_again(image: Path, folder: Path) -> None:
-    """After `cut_power`, once no process has files open there."""
+    """After `cut_power`, once no process has files open there.
+
+    What the disk holds is copied: a program that was started in a mount namespace of its own has
+    the old file system in it, and with that its loop device, which would be mounted once more.
+    """
     _run("umount", str(folder))
+    copy = image.with_suffix(".copy")
+    _run("cp", "--sparse=always", str(image), str(copy))
+    copy.replace(image)
     mount_ext4(image, folder)

@@ -24,6 +24,12 @@ def peak_bytes(pid: int) -> int:
     return _status(pid, "VmHWM") * 1024
 
 
+def takes_signal(pid: int, number: int) -> bool:
+    """Whether a process has a handler for it: else the signal would end it, or do nothing."""
+    found = re.search(r"^SigCgt:\s+(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> number - 1 & 1)
+
+
 def _status(pid: int, name: str) -> int:
     found = re.search(rf"^{name}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.lab.proc import takes_signal
 from tests.lab.waiting import SECONDS, wait_for
 
 
@@ -50,10 +51,12 @@ class Relay:
         wait_for(found, f"{pattern!r} in the log")
 
     def stop(self) -> int:
-        """As asked; its exit status."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(SECONDS)
+        """As asked, once it can be; its exit status."""
+        process = self.process
+        assert process is not None
+        wait_for(lambda: process.poll() is not None or takes_signal(process.pid, signal.SIGTERM))
+        process.send_signal(signal.SIGTERM)
+        return process.wait(SECONDS)
 
     def wait(self) -> int:
         assert self.process is not None
