@@ -93,11 +93,11 @@ def _to_peers() -> Iterator[Match]:
             tls = PEERS[peer].tls
             one = push("msgd TLS" if tls else "msgd", synced=synced)
             title = f"msgd{' TLS' if tls else ''} : {peer}, {_words(synced)}"
-            targets = (Target(title, 3 if tls else bounds.get((peer, synced))),)
+            targets = [Target(title, 3 if tls else bounds.get((peer, synced)))]
             if tls:
-                targets += (Target(f"{title}, processor time", None, "ns", at_least=False),)
+                targets.append(Target(f"{title}, processor time", None, "ns", at_least=False))
             other = push(peer, synced=synced)
-            yield Match(f"peers/{peer}/{_words(synced)}", one, other, targets, most=12)
+            yield Match(f"peers/{peer}/{_words(synced)}", one, other, tuple(targets), most=12)
 
 
 def _to_plain() -> Iterator[Match]:
