@@ -35,6 +35,10 @@ class Phase(Enum):
     GONE = "closed"
 
 
+# In tuples, as each name of an Enum costs Python 3.11 a call.
+_TALKING = Phase.GREETING, Phase.TALKING
+_THERE = Phase.TALKING, Phase.GREETING, Phase.WAITING
+_CLOSED = Phase.BROKEN, Phase.GONE
 _P = Phase
 # From each phase to which others: a client never comes back, but from a verdict.
 _NEXT = {
@@ -109,19 +113,19 @@ class Connection:
 
     def leave(self) -> None:
         """Take nothing more from this client; it is closed when it has what it is owed."""
-        if self.phase in (Phase.GREETING, Phase.TALKING, Phase.WAITING):
+        if self.phase in _THERE:
             self.become(Phase.LEAVING)
 
     def break_off(self) -> None:
         """Nothing can be received or sent any more; nobody is there to take the output."""
-        if self.phase not in (Phase.BROKEN, Phase.GONE):
+        if self.phase not in _CLOSED:
             self.become(Phase.BROKEN)
         self._output.clear()
         self.pending = 0
 
     def is_talking(self) -> bool:
         """Whether anything is taken from it, now or behind a verdict."""
-        return self.phase in (Phase.TALKING, Phase.GREETING, Phase.WAITING)
+        return self.phase in _THERE
 
     def wants_read(self) -> bool:
         """Whether to read from this client; all of backpressure is here."""
@@ -130,7 +134,7 @@ class Connection:
         if self.phase is Phase.SHUT:  # to throw it away: unread input would reset the stream
             return True
         return (
-            self.phase in (Phase.TALKING, Phase.GREETING)  # 1. a TERM waits for its verdict
+            self.phase in _TALKING  # 1. a TERM waits for its verdict
             and not self.protocol.paused  # 2. what was read before comes first
             and self.pending <= OUTPUT_BYTES  # 3. a client that does not read is not read from
             and self.transport.remaining != 0  # 4. stopping: what came later is not ours
@@ -169,7 +173,7 @@ class Connection:
         if self.phase is Phase.SHUT:
             self.half_closed = self.half_closed or not self.transport.throw_away()
             return []
-        if self.phase not in (Phase.TALKING, Phase.GREETING) or self.opening:
+        if self.phase not in _TALKING or self.opening:
             return []
         if self.protocol.paused:
             self.form.at(stamp)
@@ -209,14 +213,14 @@ class Connection:
     def is_done(self) -> bool:
         """Whether nothing more is to come from this client, as the server is stopping."""
         return (
-            self.phase in (Phase.GREETING, Phase.TALKING)
+            self.phase in _TALKING
             and self.transport.remaining == 0
             and not (self.protocol.paused or self.protocol.unfinished)
         )
 
     def queue(self, data: bytes) -> None:
         """Add to the output. What is queued here is already true: echoes only after a commit."""
-        if self.phase not in (Phase.BROKEN, Phase.GONE):
+        if self.phase not in _CLOSED:
             self._output.append(data)
             self.pending += len(data)
 

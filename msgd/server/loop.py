@@ -153,7 +153,7 @@ class Server:
     def _wait(self) -> list[tuple[SelectorKey, int]]:
         """Who is ready; nobody, when it is time for something else."""
         began, patience = time.monotonic(), self._pace.awake_seconds
-        ready = self._look_awake(began) if self._awake and self._alarm.due > began else []
+        ready = self._look_awake(began) if self._awake else []
         ready = ready or self._selector.select(max(0.0, self._alarm.due - time.monotonic()))
         self._now, self._stamp = time.monotonic(), self._clock.stamp()
         self._awake = self._now - began < patience
@@ -165,10 +165,9 @@ class Server:
 
     def _look_awake(self, began: float) -> list[tuple[SelectorKey, int]]:
         """Who is ready soon: as long as one message follows the other, sleep does not pay."""
-        ready: list[tuple[SelectorKey, int]] = []
-        while not ready and time.monotonic() - began < self._pace.awake_seconds:
+        until = min(began + self._pace.awake_seconds, self._alarm.due)
+        while not (ready := self._selector.select(0)) and time.monotonic() < until:
             os.sched_yield()  # whoever is to come may need this very core
-            ready = self._selector.select(0)
         return ready
 
     def _look_after(self, ready: list[tuple[SelectorKey, int]]) -> list[Connection]:
@@ -264,11 +263,13 @@ class Server:
         """
         owed, self._owed = self._owed, []
         opening: list[tuple[Connection, Open]] = []
+        messages = size = 0
         for client, event in owed:
             match event:
                 case Records() if kept:
                     kept -= 1
-                    self._status.kept(event.messages, len(event.archive))
+                    messages += event.messages
+                    size += len(event.archive)
                     if event.last:
                         self._writers.note(client, event.last)
                     client.queue(event.echo)
@@ -281,10 +282,10 @@ class Server:
                     client.queue(event.data)
                 case Open():
                     opening.append((client, event))
-            self._clients.activate(client)
         for client, event in opening:
             client.queue(self._writers.open(client, event).data)
         if owed:
+            self._status.kept(messages, size)
             self._status.soon(self._now)
             if self._stopping:  # however slow the disk is, what had arrived is answered
                 self._give_time()
@@ -347,6 +348,7 @@ class Server:
             header = PWNO
         reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
         self._owed.append((client, client.protocol.reply(header, reason)))
+        self._clients.activate(client)
         self._asked[header](client.name)
         self._figures.wrong_passwords.value += header == PWNO
         client.become(Phase.TALKING)

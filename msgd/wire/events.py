@@ -72,6 +72,8 @@ Event = Records | Answer | Terminate | Open | Dropped | Close
 
 def records(archive: bytes, echo: bytes, messages: int, form: Form) -> Records:
     """This number of messages, of which ``form`` has made ``archive``; it goes on behind them."""
+    if not form.number:
+        return Records(archive, echo, messages, 0)
     form.advance(messages)
     return Records(archive, echo, messages, last_number(form))
 

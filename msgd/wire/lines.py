@@ -169,12 +169,10 @@ class LineFraming:
         """
         if not lines.startswith(MESG):
             return False
-        if b"\r" in lines:
-            lines = lines.replace(b"\r\n", b"\n")
         if not is_plain(lines):
             if not lines.isascii() and lines.count(b"\nMESG ") + 1 != lines.count(b"\n"):
                 return False  # no text is taken apart twice
-            lines = escape(lines)
+            lines = _archived(lines)
         texts = [b"", *map(bytes.removeprefix, BytesIO(lines), repeat(b"MESG "))]
         messages = len(texts) - 1
         archive, added = form.block(texts)

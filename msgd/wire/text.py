@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
-_CONTROLS = bytes(byte for byte in range(0x20) if byte not in b"\t\n") + b"\x7f"
+# The carriage return is looked for first: it is the one that is sent.
+_CONTROLS = b"\r" + bytes(byte for byte in range(0x20) if byte not in b"\t\n\r") + b"\x7f"
 _VISIBLE = {bytes([control]): b"\\x%02x" % control for control in _CONTROLS}
 
 # Beyond ASCII, first to last: Unicode category Cc; the line and paragraph separators; the
