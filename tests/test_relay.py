@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from msgd.relay.errors import Denied
 from msgd.relay.options import load
 from tests.campaign import relay as chaos
 from tests.lab import creds, mounts, show_relay
+from tests.lab.cable import can_cable
 from tests.lab.certificates import Authority
 from tests.lab.manager import Manager
 from tests.lab.nats import NatsServer, find_server, free_ports
@@ -35,8 +37,8 @@ LINE = b"2026-11-%02dT02:51:07.123456+00:00 127.0.0.1:40312 a line, number %d\n"
 class Bench:
     """A server, an archive that the test writes, and the programs between them."""
 
-    def __init__(self, folder: Path, server: NatsServer) -> None:
-        self.folder, self.server = folder, server
+    def __init__(self, folder: Path, server: NatsServer, inside: tuple[str, ...] = ()) -> None:
+        self.folder, self.server, self._inside = folder, server, inside
         self.archive = folder / "archive"
         self.archive.mkdir()
         self.collected = folder / "collected"
@@ -58,8 +60,14 @@ class Bench:
         if "max_bytes" not in collect:
             config += "  max_bytes: 1073741824\n"
         config += f"  {collect}\n"
-        self.relays.append(Relay(self.folder / (name or verb), verb, config, env))
+        self.relays.append(Relay(self.folder / (name or verb), verb, config, env, self._inside))
         return self.relays[-1]
+
+    def end(self) -> None:
+        for relay in self.relays:
+            relay.kill()
+            assert "Traceback" not in relay.log
+            assert "never retrieved" not in relay.log
 
     def write(self, day: str, data: bytes, *, final: bool = True) -> Path:
         """Add to a day's file, as msgd does."""
@@ -119,10 +127,7 @@ def make_bench(tmp_path: Path, serve: Callable[..., NatsServer]) -> Iterator[Cal
 
     yield make
     for bench in made:
-        for relay in bench.relays:
-            relay.kill()
-            assert "Traceback" not in relay.log
-            assert "never retrieved" not in relay.log
+        bench.end()
 
 
 @pytest.fixture
@@ -545,9 +550,40 @@ def test_figures_and_the_manager(bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("servers", [1, 3])
-def test_chaos(tmp_path: Path, servers: int) -> None:
+@pytest.mark.parametrize("cables", [True, False])
+def test_chaos(tmp_path: Path, servers: int, cables: bool) -> None:
     """A short form of the campaign; msgd, relays and servers are killed and stopped under load."""
-    assert chaos.campaign(tmp_path, lambda happened: happened < 5, 7 + servers, servers, 0.5, 10)
+    if cables and not can_cable():
+        pytest.skip("needs root and iproute2")
+    seed = 7 + servers
+    assert chaos.campaign(
+        tmp_path, lambda happened: happened < 5, seed, servers, 0.5, 10, cables=cables
+    )
+
+
+@pytest.mark.thorough
+def test_a_cable_that_is_pulled(tmp_path: Path) -> None:
+    """The relays go on by themselves, and nothing is missing or there twice."""
+    if not can_cable():
+        pytest.skip("needs root and iproute2")
+    with closing(chaos.Cables(tmp_path / "nats", 1, random.Random(1))) as wires:
+        server = wires.servers[0]
+        server.start()
+        bench = Bench(tmp_path, server, wires.inside)
+        try:
+            collect, ship = bench.run("collect"), bench.run("ship")
+            bench.write("2026-11-22", lines(22, 5))
+            bench.wait_copy("2026-11-22.log", lines(22, 5))
+            wires.networks[0].cut()
+            bench.write("2026-11-22", lines(22, 5, 5))
+            ship.wait_log("trying again")
+            wires.networks[0].heal()
+            bench.wait_copy("2026-11-22.log", lines(22, 10))
+            ship.wait_log("works again")
+            assert [relay.stop() for relay in (collect, ship)] == [0, 0]
+        finally:
+            server.kill()
+            bench.end()
 
 
 def test_what_make_relay_shows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

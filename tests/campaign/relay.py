@@ -18,9 +18,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from msgd.archive.reader import read_days
+from tests.lab.cable import Cable, Cabling, can_cable
 from tests.lab.cut import Network
 from tests.lab.daemon import Daemon
-from tests.lab.nats import NatsServer, cluster, free_ports
+from tests.lab.nats import HERE, NatsServer, Place, cluster, free_ports
 from tests.lab.relay import Relay
 
 CONFIG = "listen: 127.0.0.1\n"
@@ -81,13 +82,21 @@ class Writer(threading.Thread):
 class Node:
     """A msgd on a port of its own, and its relay."""
 
-    def __init__(self, folder: Path, name: str, servers: str, port: int, window: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        servers: str,
+        port: int,
+        window: int,
+        inside: tuple[str, ...],
+    ) -> None:
         self.name, self._folder, self._port = name, folder, port
         folder.mkdir(parents=True)
         self.msgd = self._start()
         self.archive = self.msgd.log_directory
         self.config = f"servers: [{servers}]\nnode: {name}\narchive: {self.archive}\n"
-        self.ship = Relay(folder, "ship", self.config)
+        self.ship = Relay(folder, "ship", self.config, inside=inside)
         self.writers = [Writer(f"{name}-{number}", port, window) for number in range(2)]
         for writer in self.writers:
             writer.start()
@@ -109,50 +118,76 @@ class Node:
         return {path.name: path.read_bytes() for path in self.archive.glob("????-??-??.log")}
 
 
+class Forwarders:
+    """Servers on loopback, each behind a forwarder."""
+
+    inside: tuple[str, ...] = ()  # what a relay's command begins with
+
+    def __init__(self, folder: Path, number: int, chance: random.Random) -> None:
+        self.servers = cluster(folder, [HERE] * number)
+        self.networks = [Network(server.port, chance) for server in self.servers]
+        self.urls = ", ".join(f"nats://127.0.0.1:{network.port}" for network in self.networks)
+
+    def close(self) -> None:
+        for network in self.networks:
+            network.stop()
+
+
+class Cables:
+    """Servers in network namespaces, each at the end of a cable."""
+
+    def __init__(self, folder: Path, number: int, chance: random.Random) -> None:
+        self._cabling = Cabling(number, chance)
+        self.inside, self.networks = self._cabling.switch.inside, self._cabling.cables
+        self.servers = cluster(folder, [Place(at.host, at.inside) for at in self.networks])
+        self.urls = ", ".join(server.url for server in self.servers)
+
+    def close(self) -> None:
+        self._cabling.close()
+
+
 class World:
     """All of them, and what can happen to them."""
 
-    def __init__(self, folder: Path, servers: int, chance: random.Random, window: int) -> None:
+    def __init__(
+        self, folder: Path, servers: int, chance: random.Random, window: int, cables: bool
+    ) -> None:
         self.chance = chance
-        self.servers: list[NatsServer] = (
-            cluster(folder / "nats", servers)
-            if servers > 1
-            else [NatsServer(folder / "nats", free_ports(1)[0])]
-        )
         self._ends = ExitStack()
         self._folder = folder
         self.collected = folder / "collected"
         self.happened = 0
+        kind: type[Cables | Forwarders] = Cables if cables else Forwarders
+        self._wires = kind(folder / "nats", servers, chance)
+        self._ends.callback(self._wires.close)
+        self.servers = self._wires.servers
         try:
-            self._start(servers, window)
+            self._start(window)
         except BaseException:
             self.end()
             raise
 
-    def _start(self, servers: int, window: int) -> None:
-        folder = self._folder
+    def _start(self, window: int) -> None:
+        folder, urls = self._folder, self._wires.urls
         for server in self.servers:
             self._ends.callback(server.kill)
             server.start(wait=False)
         for server in self.servers:
             server.wait()
-        self.networks = [Network(server.port) for server in self.servers]
-        for network in self.networks:
-            self._ends.callback(network.stop)
-        urls = ", ".join(f"nats://127.0.0.1:{network.port}" for network in self.networks)
         self._collect_config = (
             f"servers: [{urls}]\ncollect:\n  directory: {self.collected}\n"
-            f"  replicas: {servers}\n  max_bytes: {4 << 30}\n"
+            f"  replicas: {len(self.servers)}\n  max_bytes: {4 << 30}\n"
         )
         self.collect = self._relay(folder / "collect", "collect", self._collect_config)
         self._more: list[Relay] = []
         self.nodes: list[Node] = []
+        inside = self._wires.inside
         for name, port in zip(("web1", "web2"), free_ports(2), strict=True):
-            self.nodes.append(Node(folder / name, name, urls, port, window))
+            self.nodes.append(Node(folder / name, name, urls, port, window, inside))
             self._ends.callback(self.nodes[-1].end)
 
     def _relay(self, folder: Path, verb: str, config: str) -> Relay:
-        relay = Relay(folder, verb, config)
+        relay = Relay(folder, verb, config, inside=self._wires.inside)
         self._ends.callback(relay.kill)
         return relay
 
@@ -190,12 +225,13 @@ class World:
 
     def _cut(self) -> None:
         """The network between the relays and their servers is away, or some of it."""
-        cut = self.chance.sample(self.networks, self.chance.randint(1, len(self.networks)))
+        networks: list[Network | Cable] = [*self._wires.networks]
+        cut = self.chance.sample(networks, self.chance.randint(1, len(networks)))
         for network in cut:
             network.cut()
         time.sleep(self.chance.choice([0.1, 1, 8]))
         for network in cut:
-            network.heal(drop=self.chance.random() < 0.5)
+            network.heal()
 
     def _second(self, node: Node) -> None:
         """A relay that was thought dead, and a collector that must stay out."""
@@ -277,12 +313,15 @@ def campaign(
     servers: int = 1,
     pause: float = 1.0,
     window: int = 200,
+    cables: bool | None = None,
 ) -> str:
     """Let things happen as long as ``again`` says, with up to ``pause`` seconds between them.
 
     ``window`` is how many messages a client has without an answer: how much load there is.
+    ``cables`` are taken where that is possible, unless said otherwise.
     """
-    world = World(folder, servers, random.Random(seed), window)
+    cables = can_cable() if cables is None else cables
+    world = World(folder, servers, random.Random(seed), window, cables)
     try:
         while again(world.happened):
             time.sleep(world.chance.uniform(0, pause))  # the moment is what is random here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import selectors
 import socket
 import threading
@@ -13,9 +14,9 @@ _HELD = 1 << 20  # bytes on the way to somebody who does not take them
 class Network(threading.Thread):
     """Forwards connections to a port. While it is cut nothing passes, and nothing is closed."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, chance: random.Random) -> None:
         super().__init__(daemon=True)
-        self._target = target
+        self._target, self._chance = target, chance
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._whole = threading.Event()
@@ -29,9 +30,9 @@ class Network(threading.Thread):
         """From now on packets get lost."""
         self._whole.clear()
 
-    def heal(self, *, drop: bool = False) -> None:
-        """They pass again; with ``drop`` the connections that there were are reset."""
-        if drop:
+    def heal(self) -> None:
+        """They pass again; the connections that there were are reset, or are not."""
+        if self._chance.random() < 0.5:
             self._drop.set()
         self._whole.set()
 

@@ -9,8 +9,10 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.lab.waiting import wait_for
 
@@ -49,32 +51,49 @@ def free_ports(number: int) -> list[int]:
     return found
 
 
+class Place(NamedTuple):
+    """Where a server runs: its address, and what its command begins with."""
+
+    host: str = "127.0.0.1"
+    inside: tuple[str, ...] = ()
+
+
+HERE = Place()
+
+
 class NatsServer:
     """One server, which can be killed and started again on the same port and store."""
 
-    def __init__(self, folder: Path, port: int, more: str = "", name: str = "n1") -> None:
+    def __init__(
+        self, folder: Path, port: int, more: str = "", name: str = "n1", place: Place = HERE
+    ) -> None:
         """``more`` is further configuration."""
-        self.folder, self.port, self.name = folder, port, name
+        self.folder, self.port, self.name, self.place = folder, port, name, place
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "nats.conf"
         sync = ", sync_interval: always" if can_sync() else ""
         self.config.write_text(
-            f"listen: 127.0.0.1:{port}\nserver_name: {name}\n"
+            f"listen: {place.host}:{port}\nserver_name: {name}\n"
             # On a small disk it would reckon with less than the streams of the tests ask for.
             f'jetstream {{ store_dir: "{folder}/store"{sync}, max_file_store: 20GB }}\n{more}'
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self._said = 0  # bytes of its log before the last start
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.place.host}:{self.port}"
 
     def start(self, *, wait: bool = True) -> None:
         program = find_server()
         assert program
         with open(self.folder / "nats.log", "ab") as log:
+            self._said = log.tell()
             self.process = subprocess.Popen(
-                [program, "-c", str(self.config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [*self.place.inside, program, "-c", str(self.config)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         if wait:
             self.wait()
@@ -85,12 +104,9 @@ class NatsServer:
 
     def _answers(self) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "nats.log").read_text()[-2000:]
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1):
-                return True
-        except OSError:
-            return False
+        said = (self.folder / "nats.log").read_bytes()[self._said :]
+        assert self.process.poll() is None, said[-2000:].decode()
+        return b"Server is ready" in said
 
     def kill(self) -> None:
         """kill -9; it may be started again."""
@@ -100,17 +116,21 @@ class NatsServer:
             self.process = None
 
 
-def cluster(folder: Path, number: int = 3, more: str = "") -> list[NatsServer]:
-    """Servers that know each other; not yet started."""
-    ports = free_ports(2 * number)
-    clients, routes = ports[:number], ports[number:]
-    urls = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
+def cluster(folder: Path, places: Sequence[Place]) -> list[NatsServer]:
+    """Servers that know each other; not yet started. One alone is just a server."""
+    ports = free_ports(2 * len(places))
+    clients, routes = ports[: len(places)], ports[len(places) :]
+    listening = [f"{place.host}:{port}" for place, port in zip(places, routes, strict=True)]
+    urls = ", ".join(f'"nats-route://{address}"' for address in listening)
     return [
         NatsServer(
             folder / f"n{at}",
             clients[at],
-            f"cluster {{ name: c, listen: 127.0.0.1:{routes[at]}, routes: [{urls}] }}\n{more}",
+            f"cluster {{ name: c, listen: {listening[at]}, routes: [{urls}] }}\n"
+            if len(places) > 1
+            else "",
             f"n{at}",
+            place,
         )
-        for at in range(number)
+        for at, place in enumerate(places)
     ]

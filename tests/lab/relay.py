@@ -18,10 +18,16 @@ class Relay:
     """`msgd-relay ship` or `collect`, with a configuration of its own."""
 
     def __init__(
-        self, folder: Path, verb: str, config: str, env: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        verb: str,
+        config: str,
+        env: Mapping[str, str] | None = None,
+        inside: tuple[str, ...] = (),
     ) -> None:
+        """``inside`` is what the command begins with."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.verb, self._env = verb, env or {}
+        self.verb, self._env, self._inside = verb, env or {}, inside
         self.config = folder / f"{verb}.yaml"
         self.config.write_text(config)
         self._log = folder / f"{verb}.log"
@@ -29,7 +35,8 @@ class Relay:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "msgd.relay.command", self.verb, "-c", str(self.config)]
+        program = [sys.executable, "-m", "msgd.relay.command", self.verb]
+        command = [*self._inside, *program, "-c", str(self.config)]
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stderr=log, env={**os.environ, **self._env}
