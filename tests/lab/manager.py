@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
 
-SECONDS = 60.0
+from tests.lab.waiting import wait_for
 
 
 class Manager:
-    """Listens where a daemon that is started with `env` reports."""
+    """Listens where a daemon that is started with `env` reports.
+
+    All the time: the kernel queues ten messages, and what comes on top of them is lost.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "notify"
+        self._said: list[str] = []
+        self._forgotten = 0  # this many of them
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self._path))
-        self._socket.settimeout(SECONDS)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while message := self._socket.recv(4096):
+            self._said.append(message.decode())
 
     def env(self) -> dict[str, str]:
         """A watchdog of 0.3 seconds: then a beat comes every 0.1 seconds."""
@@ -24,23 +35,17 @@ class Manager:
     def wait_beats(self, count: int) -> None:
         """Wait for so many from now on."""
         self.forget()
-        while count:
-            count -= self._socket.recv(4096) == b"WATCHDOG=1"
+        wait_for(lambda: self._said[self._forgotten :].count("WATCHDOG=1") >= count, "beats")
 
     def forget(self) -> None:
-        """Read what was said so far: a full queue takes no more, and nobody waits for it."""
-        self._socket.setblocking(False)
-        try:
-            while self._socket.recv(4096):
-                pass
-        except BlockingIOError:
-            self._socket.settimeout(SECONDS)
+        """What was said so far."""
+        self._forgotten = len(self._said)
 
     def wait_for(self, *messages: str) -> None:
         """Wait until each of these was said, in whatever order."""
-        missing = {message.encode() for message in messages}
-        while missing:
-            missing.discard(self._socket.recv(4096))
+        wait_for(lambda: set(messages) <= {*self._said[self._forgotten :]}, " ".join(messages))
 
     def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RD)
+        self._thread.join()
         self._socket.close()
