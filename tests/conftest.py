@@ -74,6 +74,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return daemons[-1]
 
     yield make
+    end(daemons)
+
+
+def end(daemons: list[Daemon]) -> None:
+    """Ask all of them to stop; nothing has gone wrong in them."""
     for daemon in daemons:
         daemon.close_clients()  # at a stop it would wait for those that do not read
         if daemon.process.poll() is None:
@@ -87,7 +92,29 @@ def start(tmp_path: Path) -> Iterator[Start]:
         assert not re.search(r"^msgd: \w*(Error|Exception): ", daemon.log, re.MULTILINE)
 
 
+CONFIG = f"password_hash: {PASSWORD_HASH}\nlisten: 127.0.0.1\n"
+
+
 @pytest.fixture
 def msgd(start: Start) -> Daemon:
     """A daemon with the password `PASSWORD`, otherwise at its defaults."""
-    return start(f"password_hash: {PASSWORD_HASH}\nlisten: 127.0.0.1\n")
+    return start(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def shared_daemons() -> Iterator[list[Daemon]]:
+    daemons: list[Daemon] = []
+    yield daemons
+    end(daemons)
+
+
+@pytest.fixture
+def shared_msgd(shared_daemons: list[Daemon], tmp_path_factory: pytest.TempPathFactory) -> Daemon:
+    """As `msgd`, for tests that only send and look, or wait for its end: they take turns.
+
+    A file whose tests are all of that kind has a fixture `msgd` that returns this one.
+    """
+    if not shared_daemons or shared_daemons[-1].process.poll() is not None:
+        shared_daemons.append(Daemon(tmp_path_factory.mktemp("shared"), CONFIG))
+    shared_daemons[-1].begin_anew()
+    return shared_daemons[-1]

@@ -38,6 +38,11 @@ from tests.conftest import PASSWORD, Daemon, Start
 from tests.scripted import Part, echo, greet, receive, says, scripted, silent
 
 
+@pytest.fixture
+def msgd(shared_msgd: Daemon) -> Daemon:
+    return shared_msgd
+
+
 def test_send_returns_the_text_as_archived(msgd: Daemon) -> None:
     with Client(port=msgd.port) as client:
         assert client.send("hello") == "hello"

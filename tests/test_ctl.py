@@ -30,6 +30,12 @@ from tests.ctl import (  # noqa: F401
 )
 from tests.scripted import Part, dead, echo, receive, says, scripted, silent
 
+
+@pytest.fixture
+def msgd(shared_msgd: Daemon) -> Daemon:
+    return shared_msgd
+
+
 LIMIT = 65536
 
 

@@ -33,6 +33,12 @@ from tests.ctl import (
 )
 from tests.scripted import Part, greet, receive, says, scripted, silent
 
+
+@pytest.fixture
+def msgd(shared_msgd: Daemon) -> Daemon:
+    return shared_msgd
+
+
 BUFFERED = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 
 

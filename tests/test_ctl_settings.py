@@ -17,6 +17,12 @@ from tests.conftest import PASSWORD_HASH, Daemon, Start
 from tests.ctl import command, environment, fails, msgctl
 from tests.lab.certificates import Authority
 
+
+@pytest.fixture
+def msgd(shared_msgd: Daemon) -> Daemon:
+    return shared_msgd
+
+
 Done = subprocess.CompletedProcess[str]
 
 

@@ -18,6 +18,11 @@ from tests.matrix import every_other
 from tests.scripted import echo, says, scripted
 
 
+@pytest.fixture
+def msgd(shared_msgd: Daemon) -> Daemon:
+    return shared_msgd
+
+
 def shows_typing(at: pexpect.spawn[str]) -> bool:
     return bool(termios.tcgetattr(at.child_fd)[3] & termios.ECHO)
 

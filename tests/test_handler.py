@@ -27,6 +27,12 @@ from tests.scripted import greet, says, scripted, silent
 from tests.session_server import Sessions
 from tests.tls_server import over_tls
 
+
+@pytest.fixture
+def msgd(shared_msgd: Daemon) -> Daemon:
+    return shared_msgd
+
+
 PROGRAM = """
 import logging, os, sys
 from msgd.handler import MsgdHandler

@@ -14,6 +14,12 @@ import pytest
 
 from tests.conftest import SECONDS, Daemon, Start
 
+
+@pytest.fixture
+def msgd(shared_msgd: Daemon) -> Daemon:
+    return shared_msgd
+
+
 CLIENTS = Path(__file__).parent / "clients"
 
 needs_nc = pytest.mark.skipif(shutil.which("nc") is None, reason="nc is not installed")

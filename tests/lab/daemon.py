@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.lab.archive import Record, parse
 from tests.lab.client import Client
-from tests.lab.waiting import SECONDS
+from tests.lab.proc import descriptors
+from tests.lab.waiting import SECONDS, wait_for
 
 PASSWORD = "correct horse"
 # scrypt with the least cost that msgd takes, so that tests do not spend their time in it.
@@ -42,6 +43,8 @@ class Daemon:
             self.config.write_text(config)
         self._log = ""
         self._clients: list[Client] = []
+        self._seen = 0  # bytes of the archive that are of no interest any more
+        self._sockets = 0  # that are open without any client
         command = [*wrapper, sys.executable, "-m", "msgd.daemon", "--config", str(self.config)]
         command += ["--port", "0", "--log-directory", str(self.log_directory), *options]
         self.process = subprocess.Popen(
@@ -104,7 +107,14 @@ class Daemon:
         return sorted(self.log_directory.glob("????-??-??.log"))
 
     def archive(self) -> bytes:
-        return b"".join(path.read_bytes() for path in self.files())
+        return b"".join(path.read_bytes() for path in self.files())[self._seen :]
+
+    def begin_anew(self) -> None:
+        """All clients are gone, and what was archived so far is out of sight."""
+        self.close_clients()
+        self._sockets = self._sockets or descriptors(self.pid, "socket:")
+        wait_for(lambda: descriptors(self.pid, "socket:") <= self._sockets, "all clients are gone")
+        self._seen += len(self.archive())
 
     def records(self) -> list[Record]:
         return parse(self.archive().decode())
