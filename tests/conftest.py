@@ -30,8 +30,8 @@ __all__ = [
     "wait_for",
 ]
 
-settings.register_profile("msgd", deadline=None)  # no timing decides over a test
-settings.load_profile("msgd")
+settings.register_profile("thorough", deadline=None)  # no timing decides over a test
+settings.register_profile("quick", deadline=None, max_examples=30)
 
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that:
 # Ctrl-C would do nothing in the programs under test.
@@ -41,6 +41,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out the tests marked thorough")
     parser.addoption("--thorough", action="store_false", dest="quick", help="leave none out")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("quick" if config.getoption("quick") else "thorough")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -122,12 +122,18 @@ def test_fish_offers_files_for_file_only(tmp_path: Path) -> None:
     assert fish("msgctl send ap", tmp_path) == set()
 
 
-def zsh(line: str, cwd: Path) -> str:
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What zsh notes of all its completions: to make it takes longer than all else."""
+    return tmp_path_factory.mktemp("zsh") / "dump"
+
+
+def zsh(line: str, cwd: Path, dump: Path) -> str:
     """What zsh shows below the line when it is asked what could follow."""
     shell = pexpect.spawn("zsh", ["-f", "-i"], cwd=str(cwd), encoding="utf-8", dimensions=(60, 200))
     shell.sendline(
         f"PS1='rea''dy> '; fpath=({SCRIPTS} $fpath); LISTMAX=9999; autoload -U compinit;"
-        f" compinit -u -d {cwd}/dump; bindkey '^T' list-choices"
+        f" compinit -u -d {dump}; bindkey '^T' list-choices"
     )
     shell.expect(r"ready> .*\x1b\[\?2004h")  # the line editor is at work
     shell.send(line + "\x14")
@@ -141,30 +147,30 @@ def zsh(line: str, cwd: Path) -> str:
 
 
 @needs("zsh")
-def test_zsh_offers_verbs(tmp_path: Path) -> None:
-    shown = zsh("msgctl ", tmp_path)
+def test_zsh_offers_verbs(tmp_path: Path, dump: Path) -> None:
+    shown = zsh("msgctl ", tmp_path, dump)
     assert all(f"{verb} " in shown for verb in VERBS)
 
 
 @needs("zsh")
 @pytest.mark.parametrize("verb", VERBS)
-def test_zsh_offers_every_option_of_a_verb(verb: str, tmp_path: Path) -> None:
-    words = set(zsh(f"msgctl -H there {verb} -", tmp_path).split())
+def test_zsh_offers_every_option_of_a_verb(verb: str, tmp_path: Path, dump: Path) -> None:
+    words = set(zsh(f"msgctl -H there {verb} -", tmp_path, dump).split())
     assert options(command_of(verb)) <= words
 
 
 @needs("zsh")
 @pytest.mark.parametrize("verb", VERBS)
-def test_zsh_offers_options_behind_common_ones(verb: str, tmp_path: Path) -> None:
-    words = set(zsh(f"msgctl {verb} -H localhost --port 1 --tls --", tmp_path).split())
+def test_zsh_offers_options_behind_common_ones(verb: str, tmp_path: Path, dump: Path) -> None:
+    words = set(zsh(f"msgctl {verb} -H localhost --port 1 --tls --", tmp_path, dump).split())
     own = {name for name in options(command_of(verb)) - options(msgctl) if name.startswith("--")}
     assert own <= words
-    assert "app.txt" not in zsh(f"msgctl {verb} -- -", tmp_path)
+    assert "app.txt" not in zsh(f"msgctl {verb} -- -", tmp_path, dump)
 
 
 @needs("zsh")
-def test_zsh_offers_files_for_file_only(tmp_path: Path) -> None:
+def test_zsh_offers_files_for_file_only(tmp_path: Path, dump: Path) -> None:
     (tmp_path / "app.log").touch()
     (tmp_path / "app.txt").touch()
-    assert "app.txt" in zsh("msgctl send --file ap", tmp_path)
-    assert "app.txt" not in zsh("msgctl send ap", tmp_path)
+    assert "app.txt" in zsh("msgctl send --file ap", tmp_path, dump)
+    assert "app.txt" not in zsh("msgctl send ap", tmp_path, dump)

@@ -48,7 +48,7 @@ def test_the_forms_of_a_host(text: str, found: list[Place]) -> None:
 def test_what_is_no_host(text: str) -> None:
     with pytest.raises(ValueError, match=r"there is no port|no host is called"):
         places(text)
-    if text:
+    if text in ("a:", "[]"):  # here and there that is an error of usage
         fails(msgctl("ping", "-H", text), 2, "host: (there is no port|no host is called) ")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from msgd.config import maketls
+from msgd.errors import Fatal
 from tests.conftest import Start
 from tests.lab.certificates import openssl
 from tests.lab.waiting import SECONDS
@@ -206,19 +207,24 @@ def test_without_openssl(tmp_path: Path) -> None:
         (["1.2.3"], "1.2.3: is neither a host's name nor an address"),
         (["ä.example"], "ä.example: is neither a host's name nor an address"),
         (["x" * 64], f"{'x' * 64}: is neither a host's name nor an address"),
-        (["a\nb"], "a\\nb: is neither a host's name nor an address"),
+        (["a\nb"], "a\nb: is neither a host's name nor an address"),
     ],
 )
 def test_what_is_no_host(tmp_path: Path, arguments: list[str], words: str) -> None:
-    assert refused(tmp_path / "tls", *arguments) == words
+    with pytest.raises(Fatal, match=re.escape(words)):
+        maketls.make_server(str(tmp_path / "tls"), arguments)
     assert not (tmp_path / "tls").exists()
+
+
+def test_an_error_is_one_line(tmp_path: Path) -> None:
+    words = "is neither a host's name nor an address"
+    assert refused(tmp_path / "tls", "a\nb") == f"a\\nb: {words}"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "ä", "x" * 65])
 def test_what_is_no_name_of_a_client(tmp_path: Path, name: str) -> None:
-    assert refused("--client", name, tmp_path) == (
-        "the name of a client has 1 to 64 letters, digits, and . _ -"
-    )
+    with pytest.raises(Fatal, match="the name of a client has 1 to 64 letters, digits, and"):
+        maketls.make_client(str(tmp_path), name)
 
 
 def test_a_client_without_an_authority(tmp_path: Path) -> None:
