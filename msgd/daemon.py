@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import NoReturn
 
 from msgd import __version__
 from msgd.config.options import OPTIONS, Config, ConfigError, Source, dump
 from msgd.errors import Fatal
 from msgd.process import log
-
-OK, FAILED, USAGE, BAD_CONFIG = 0, 1, 2, 78  # the last is EX_CONFIG of sysexits.h
-
-_HELP_WIDTH = 90
+from msgd.process.command import Parser, exit_status
 
 _logger = logging.getLogger("msgd")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    gc.disable()  # what is loaded stays: to look for garbage in it is a tenth of the start
     _hold_standard_streams()
-    verbose = False
-    try:
-        given = _parser().parse_args(arguments)
-        verbose = given.verbose
-        log.to_stderr(verbose=verbose)
-        given.run(given)
-    except ConfigError as error:
-        _logger.error("%s", error)
-        return BAD_CONFIG
-    except Fatal as error:
-        _logger.error("%s", error, exc_info=verbose)
-        return FAILED
-    except KeyboardInterrupt:
-        return FAILED
-    except Exception as error:
-        _logger.error("%s: %s", type(error).__name__, error, exc_info=verbose)
-        return FAILED
-    return OK
+    given = _parser().parse_args(arguments)
+    log.to_stderr(verbose=given.verbose)
+    return exit_status(partial(given.run, given), (ConfigError,), verbose=given.verbose)
 
 
 def _hold_standard_streams() -> None:
@@ -56,18 +39,10 @@ def _hold_standard_streams() -> None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="msgd",
         description="Archive text messages that arrive over TCP; the echo is the receipt.",
-        allow_abbrev=False,
-        # Given a width, argparse does not import all of shutil to find the terminal's.
-        formatter_class=partial(argparse.HelpFormatter, width=_HELP_WIDTH),
     )
     parser.set_defaults(run=_serve)
     add = parser.add_argument
@@ -85,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pidfile", metavar="FILE", help="name the daemon's process there while it runs")
     add("-v", "--verbose", action="store_true", help="log connects, disconnects and tracebacks")
     add("--version", action="version", version=f"msgd {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
     command = commands.add_parser("hash-password", help="print a string for password_hash")
     command.set_defaults(run=_hash_password)
     command = commands.add_parser("make-tls", help="make certificates for TLS, and an authority")
@@ -163,6 +138,8 @@ def _run(config: Config, reload: Callable[[], Config], given: argparse.Namespace
             pidfile.write()
         if starter:
             starter.release()
+        gc.freeze()  # nor later, and not in children, where it would copy all of it
+        gc.enable()
         server.run(reload, signals)
 
 

@@ -23,6 +23,7 @@ from msgd.config.options import OPTIONS
 from msgd.ctl import exits
 from msgd.ctl.commands import VERBS, msgctl
 from msgd.password import hash_password
+from msgd.process.command import BAD_CONFIG, FAILED, OK, USAGE
 from msgd.wire import headers
 from msgd.wire.text import escape
 from tests.campaign.bound import most_memory
@@ -129,7 +130,7 @@ def test_every_verb_of_msgctl() -> None:
 
 
 def test_every_exit_status() -> None:
-    mine = {daemon.OK, daemon.FAILED, daemon.USAGE, daemon.BAD_CONFIG}
+    mine = {OK, FAILED, USAGE, BAD_CONFIG}
     theirs = {value for name, value in vars(exits).items() if name.isupper()}
     for name, known in ("msgd.8", mine), ("msgctl.1", theirs):
         assert set(map(int, items(part(page(name), ".Sh EXIT STATUS")))) == known

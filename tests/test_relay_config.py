@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from msgd.config import values as kinds
+from msgd.process.command import BAD_CONFIG, FAILED, OK, USAGE
 from msgd.relay import command
 from msgd.relay.options import OPTIONS, ConfigError, dump, load
 from tests.test_docs import flags, items, page, part
@@ -109,7 +110,7 @@ def test_the_page() -> None:
     text = page("msgd-relay.8")
     known = {flag for action in command._parser()._actions for flag in action.option_strings}
     assert flags(text) == known
-    statuses = {command.OK, command.FAILED, command.USAGE, command.BAD_CONFIG}
+    statuses = {OK, FAILED, USAGE, BAD_CONFIG}
     assert set(map(int, items(part(text, ".Sh EXIT STATUS")))) == statuses
     permissions = part(text, ".Sh PERMISSIONS")
     granted = (ROOT / "packaging" / "nats" / "msgd.conf").read_text()

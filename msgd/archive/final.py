@@ -19,7 +19,7 @@ from typing import NamedTuple
 log = logging.getLogger("msgd")
 
 FINAL = ".msgd.final"  # in the log directory
-_FINAL = re.compile(rb"(\d{4}-\d\d-\d\d)\.log (\d{20})\n")
+_FINAL = rb"(\d{4}-\d\d-\d\d)\.log (\d{20})\n"  # msgd itself never reads it
 _FINAL_BYTES = len("YYYY-MM-DD.log ") + 20 + 1
 _MODE = 0o640
 
@@ -56,7 +56,7 @@ def read_final(directory: str) -> Final | None:
             time.sleep(0)
     finally:
         os.close(fd)
-    found = _FINAL.fullmatch(line)
+    found = re.fullmatch(_FINAL, line)
     return Final(found[1].decode(), int(found[2])) if found else None
 
 

@@ -4,76 +4,48 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import NoReturn
 
 from msgd import __version__
 from msgd.errors import Fatal
 from msgd.process import log
+from msgd.process.command import Parser, exit_status
 from msgd.relay.errors import Denied
 from msgd.relay.options import Config, ConfigError, dump, load
-
-OK, FAILED, USAGE, BAD_CONFIG = 0, 1, 2, 78  # the last is EX_CONFIG of sysexits.h
-
-_HELP_WIDTH = 90
-
-_logger = logging.getLogger("msgd")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    verbose = False
-    try:
-        given = _parser().parse_args(arguments)
-        verbose = given.verbose
-        log.to_stderr(verbose=verbose, name="msgd-relay")
-        config = load(given.config)
-        if given.check:
-            _print(dump(config))
-        else:
-            asyncio.run(given.run(config))
-    except (ConfigError, Denied) as error:
-        _logger.error("%s", error)
-        return BAD_CONFIG
-    except Fatal as error:
-        _logger.error("%s", error, exc_info=verbose)
-        return FAILED
-    except KeyboardInterrupt:
-        return FAILED
-    except Exception as error:
-        _logger.error("%s: %s", type(error).__name__, error, exc_info=verbose)
-        return FAILED
-    return OK
+    given = _parser().parse_args(arguments)
+    log.to_stderr(verbose=given.verbose, name="msgd-relay")
+    return exit_status(partial(_run, given), (ConfigError, Denied), verbose=given.verbose)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+def _run(given: argparse.Namespace) -> None:
+    config = load(given.config)
+    if given.check:
+        _print(dump(config))
+    else:
+        asyncio.run(given.run(config))
 
 
 def _parser() -> argparse.ArgumentParser:
-    width = partial(argparse.HelpFormatter, width=_HELP_WIDTH)
-    parser = _Parser(
+    parser = Parser(
         prog="msgd-relay",
         description="Carry msgd's archive to other machines, over NATS JetStream.",
-        allow_abbrev=False,
-        formatter_class=width,
     )
     parser.add_argument("--version", action="version", version=f"msgd-relay {__version__}")
     _add_common(parser)
     parser.set_defaults(config=None, check=False, verbose=False)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     for name, run, words in (
         ("ship", _ship, "publish this machine's archive"),
         ("collect", _collect, "write what is published as the same day files"),
     ):
-        command = commands.add_parser(
-            name, help=words, description=words.capitalize() + ".", formatter_class=width
-        )
+        command = commands.add_parser(name, help=words, description=words.capitalize() + ".")
         _add_common(command)
         command.set_defaults(run=run)
     return parser

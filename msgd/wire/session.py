@@ -8,12 +8,12 @@ from msgd.wire.events import Open
 from msgd.wire.headers import SESSION_INTERRUPTED
 
 LAST_NUMBER = 1 << 63  # that a client may ask for
-_ARGUMENT = re.compile(rb"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?: (0|[1-9][0-9]{0,18}))?")
+_ARGUMENT = rb"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?: (0|[1-9][0-9]{0,18}))?"
 
 
 def opening(argument: bytes) -> Open | None:
     """What SESS with this argument asks for; None where that is malformed."""
-    found = _ARGUMENT.fullmatch(argument)
+    found = re.fullmatch(_ARGUMENT, argument)
     if found is None:
         return None
     number = None if found[2] is None else int(found[2])

@@ -57,8 +57,6 @@ _PATTERNS = [
     (b"\xf3", rb"\xf3\xa0"),
     *((bytes([head]), _NONCHARACTER) for head in range(0xF0, 0xF5)),
 ]
-_UNSAFE_UTF8 = [(head, re.compile(pattern)) for head, pattern in _PATTERNS]
-_ANY_UNSAFE_UTF8 = re.compile(b"|".join(dict.fromkeys(pattern for _, pattern in _PATTERNS)))
 
 
 # A text that is shorter is looked through at once before all searches for single bytes have begun.
@@ -86,11 +84,22 @@ def _is_plain_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     if len(data) < _SHORT:
-        return _ANY_UNSAFE_UTF8.search(data) is None
-    for head, unsafe in _UNSAFE_UTF8:  # noqa: SIM110 (as above)
+        return _any_unsafe().search(data) is None
+    for head, unsafe in _unsafe_utf8():  # noqa: SIM110 (as above)
         if head in data and unsafe.search(data):
             return False
     return True
+
+
+# Compiled when there is text beyond ASCII, and not at each start.
+@cache
+def _unsafe_utf8() -> list[tuple[bytes, re.Pattern[bytes]]]:
+    return [(head, re.compile(pattern)) for head, pattern in _PATTERNS]
+
+
+@cache
+def _any_unsafe() -> re.Pattern[bytes]:
+    return re.compile(b"|".join(dict.fromkeys(pattern for _, pattern in _PATTERNS)))
 
 
 def escape(text: bytes) -> bytes:
