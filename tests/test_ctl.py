@@ -312,6 +312,9 @@ def test_a_line_too_long_for_any_memory_is_not_sent(start: Start) -> None:
         {"line": 2, "status": "confirmed", "text": "b"},
         {"confirmed": 1, "refused": 1, "unknown": 0},
     ]
+    done = msgctl("send", "--whole", "-p", daemon.port, "-f", "/dev/zero")  # which never ends
+    assert done.returncode == 1
+    assert f"/dev/zero: not sent: longer than {LONGEST_TEXT} bytes" in done.stderr
     done = msgctl("send", "--whole", "-p", daemon.port, stdin=long)
     assert (done.returncode, done.stdout) == (1, "")
     assert daemon.texts() == ["a", "b", "c", "b"]
@@ -394,6 +397,13 @@ def test_retry_ends(free_port: int) -> None:
     assert done.returncode == 69
     assert "nobody listens" in done.stderr.splitlines()[-1]
     assert "1 confirmed, 0 refused, 1 not known" in done.stderr.splitlines()[-1]
+
+
+def test_quiet_says_nothing_of_an_outage_that_passes() -> None:
+    answers = says(b"SESS 0\n"), says(b"SESS 0\n", b"MESG a\n")
+    with scripted(*answers) as port:
+        done = msgctl("send", "-q", "--retry", "20", "-p", port, "a")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("stdin", [b"a\nb\n", b"line\n" * 2_000_000], ids=["little", "much"])

@@ -16,7 +16,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds
 class Retry:
     """One time limit for each outage: from its first error to the next progress."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, quiet: bool = False) -> None:
+        """``quiet``: nothing is said of an outage that passes."""
+        self._quiet = quiet
         self.wanted = seconds > 0
         self._seconds = seconds
         self.progress()
@@ -47,7 +49,8 @@ class Retry:
             raise error
         if self._seconds and not self._deadline:
             self._deadline = monotonic() + self._seconds
-            complain(f"{error}; trying again for {in_seconds(self._seconds)}")
+            if not self._quiet:
+                complain(f"{error}; trying again for {in_seconds(self._seconds)}")
         left = self._deadline - monotonic()
         if left <= 0:
             raise error

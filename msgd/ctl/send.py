@@ -90,4 +90,5 @@ def command(
 
     is_text = bool(text) and text != ("-",)
     source = Text(typed(" ".join(text))) if is_text else Files(files or ("-",), whole)
-    return Sending(server(), source, Printer(source, quiet, as_json), Retry(retry), session).run()
+    printer = Printer(source, quiet, as_json)
+    return Sending(server(), source, printer, Retry(retry, quiet=quiet), session).run()

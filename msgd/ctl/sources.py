@@ -112,8 +112,11 @@ class Files:
             return blocks.of_lines(b"")
         self._bytes_read += len(data)
         block = self._take(data) if data else self._end_file()
+        hopeless = self._whole and self._skipping  # nothing of the rest is wanted: it may be endless
+        if hopeless:
+            self._refuse()
         self._messages += block.messages
-        if not data:
+        if hopeless or not data:
             self._open_next()
         return block
 
@@ -206,7 +209,7 @@ class Files:
 
     def _skip(self, data: bytes) -> bytes:
         """What comes behind the line that is too long."""
-        end = 0 if self._whole else data.find(b"\n") + 1
+        end = data.find(b"\n") + 1
         if end:
             self._refuse()
         return data[end:] if end else b""
