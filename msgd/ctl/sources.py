@@ -112,7 +112,7 @@ class Files:
             return blocks.of_lines(b"")
         self._bytes_read += len(data)
         block = self._take(data) if data else self._end_file()
-        hopeless = self._whole and self._skipping  # nothing of the rest is wanted: it may be endless
+        hopeless = self._whole and self._skipping  # the rest, which may be endless, is not wanted
         if hopeless:
             self._refuse()
         self._messages += block.messages
