@@ -19,22 +19,34 @@ class Waiting:
 
     there: int
     held: int = 0
+    new: bool = False
     share: Share = field(default_factory=Share)
 
     def to_take(self) -> int:
         return self.there
+
+    def is_new(self) -> bool:
+        return self.new
 
 
 def serve(
     fairness: Fairness, waiting: list[Waiting], seconds: float = 0.00005, now: float = 0.0
 ) -> list[Waiting]:
     """Those who are served in one turn, of clients that all cost as much as this."""
+    return [client for group in groups(fairness, waiting, seconds, now) for client in group]
+
+
+def groups(
+    fairness: Fairness, waiting: list[Waiting], seconds: float, now: float = 0.0
+) -> list[list[Waiting]]:
+    """The same, by groups: what each is owed goes out when its group is complete."""
     turn = Turn(fairness, cast("list[Connection]", waiting), PACE, now)
-    served = list[Waiting]()
+    served = list[list[Waiting]]()
     while turn.goes_on:
+        served.append([])
         while (client := turn.next(now)) is not None:
-            served.append(cast("Waiting", client))
-            turn.charge(client, seconds, 0)
+            served[-1].append(cast("Waiting", client))
+            turn.charge(client, seconds, client.to_take())
             now += seconds
     return served
 
@@ -77,3 +89,18 @@ def test_time_that_was_taken_from_us_is_not_charged() -> None:
 def test_who_has_left_is_let_go_behind_those_who_are_talking() -> None:
     gone, polite = [Waiting(0) for _ in range(10)], Waiting(30)
     assert serve(Fairness(), [*gone, polite])[0] is polite
+
+
+def test_no_echo_waits_for_the_handshakes_of_newcomers() -> None:
+    """And they do not make the turn long for who comes next; but each of them comes in."""
+    fairness, polite, pusher = Fairness(), Waiting(30), Waiting(100_000)
+    newcomers = [Waiting(500, new=True) for _ in range(1000)]
+    left = set(map(id, newcomers))
+    for _ in range(340):
+        first, *others = groups(fairness, [*newcomers, polite, pusher], 0.001)
+        assert first == [polite]
+        late = [client for group in others for client in group]
+        assert len(late) <= 4
+        assert pusher in late
+        left.difference_update(map(id, late))
+    assert not left

@@ -9,14 +9,22 @@ import socket
 import ssl
 import subprocess
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from msgd.server.addresses import tcp
+from msgd.server.connection import Connection
+from msgd.server.transport import Plain, Tls
+from msgd.wire.server import ServerProtocol
 from tests.conftest import PASSWORD, PASSWORD_HASH, Daemon, Start
 from tests.lab.certificates import Authority, Certificate
 from tests.lab.client import Client
+from tests.lab.hello import client_hello
 from tests.lab.proc import rss_bytes
 from tests.lab.waiting import SECONDS, wait_for
 
@@ -401,3 +409,24 @@ def test_who_has_pushed_keeps_little_memory(place: Place) -> None:
     for client in clients:
         echoes(client, lines)
     assert (rss_bytes(msgd.pid) - before) / len(clients) < 64 << 10
+
+
+def test_who_leaves_in_the_handshake_is_freed_at_once(tmp_path: Path) -> None:
+    """By a thousand such rings the garbage collector would hold up everybody for 50 ms."""
+    files = Authority(tmp_path).issue("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        plain, origin = Plain(ours), tcp("127.0.0.1", 1)
+        client = Connection(plain, origin, ServerProtocol(100, line_only=True), None)
+        client.transport = tls = Tls(plain, context, partial(_verify, client))
+        assert tls.taken(client_hello()) is None
+        freed = weakref.ref(tls)
+        tls.close()
+        del client, tls
+        assert freed() is None
+
+
+def _verify(client: Connection, session: ssl.SSLObject) -> None:
+    raise AssertionError(client, session)

@@ -359,7 +359,7 @@ class Clients:
         client.share.pushes = False  # later groups of this turn ask it for nothing
         self._admission.leave(client.origin)
         self._writers.leave(client)
-        client.transport.socket.close()
+        client.transport.close()
 
     def take_output(self) -> bool:
         """Whether any of them has taken some of what it is owed since this was asked before."""

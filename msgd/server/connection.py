@@ -149,6 +149,10 @@ class Connection:
             and self.pending <= OUTPUT_BYTES
         )
 
+    def is_new(self) -> bool:
+        """Whether its handshake is not done."""
+        return self.phase is Phase.GREETING
+
     def to_take(self) -> int:
         """Bytes that wait to be taken from it, read before or not, or as much work as these."""
         if self.protocol.paused:

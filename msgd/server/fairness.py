@@ -44,6 +44,9 @@ _CLASS_SECONDS = 1e9  # more than a clock ever shows: classes first, shares with
 # So much longer is a turn for each client that is ready: to find them stays a small part of it.
 _READY_SECONDS = 20e-6
 _LONGEST_TURN = 0.015
+# Of that for newcomers, whose handshakes take up to a millisecond: with a thousand of them at once
+# each turn would be as long as it may be, and a message waits for two.
+_NEWCOMERS_SECONDS = 0.003
 
 
 class Pace(NamedTuple):
@@ -68,6 +71,7 @@ class Share:
         "bite",
         "end",
         "expected",
+        "new",
         "pushes",
         "rank",
         "slow",
@@ -83,6 +87,7 @@ class Share:
         self.rank = 0  # its class by that, 0 for the shortest work
         self.end = 0.0  # where it stands among others: by its class, then by when its share ends
         self.waits = False  # to be served, among others
+        self.new = False  # its handshake was not done when its place was settled
         self.bite = BITE_FIRST
         self.slow = False  # a bite of its has taken too long
         self.there = 0  # bytes to take, when its place among others was settled
@@ -133,6 +138,7 @@ class Fairness:
         """
         share, there, held = client.share, client.to_take(), client.held * _HELD_SECONDS
         share.waits, share.there = True, there if there < BITE_FIRST else BITE_MOST
+        share.new = client.is_new()
         share.spent = max(share.spent, self._clock)
         share.expected = share.there * _READ_SECONDS + held
         expected = min(there, BITE_FIRST) * _READ_SECONDS + held or _LEFT_SECONDS
@@ -158,6 +164,8 @@ class Turn:
         "_fairness",
         "_group_bytes",
         "_made",
+        "_new_came",
+        "_new_seconds",
         "_queue",
         "_rank",
         "_until",
@@ -172,6 +180,7 @@ class Turn:
         self._rank = -1  # the class of the one that was served last
         self._group_bytes = pace.group_bytes
         self._made = 0  # bytes of records and echoes in this group
+        self._new_came, self._new_seconds = False, _NEWCOMERS_SECONDS
         self._until = now + min(pace.turn_seconds + _READY_SECONDS * len(ready), _LONGEST_TURN)
         self.goes_on = True
 
@@ -179,7 +188,7 @@ class Turn:
         """The next client of this group; None when it is complete.
 
         Who has sent more than was read comes again, as long as there is time. When it is up, one
-        of each class that is left is served.
+        of each class that is left is served. What is made before newcomers does not wait for them.
         """
         if self._made >= self._group_bytes:
             self._made = 0
@@ -191,9 +200,15 @@ class Turn:
             self._at, self._rank = 0, -1
         while self._at < len(self._queue):
             client = self._queue[self._at]
+            share = client.share
+            if share.new and not self._new_came:
+                self._new_came = True
+                if self._made:
+                    self._made = 0
+                    return None
             self._at += 1
-            if in_time or client.share.rank != self._rank:
-                self._rank = client.share.rank
+            if (in_time and (not share.new or self._new_seconds > 0)) or share.rank != self._rank:
+                self._rank = share.rank
                 return client
         self.goes_on = False
         return None
@@ -201,6 +216,8 @@ class Turn:
     def charge(self, client: Connection, seconds: float, made: int) -> None:
         """A client was served, in this time; records and echoes were made for it."""
         self._made += made
+        if client.share.new:
+            self._new_seconds -= seconds
         if client.share.pushes:
             self._again.append(client)
         self._fairness.charge(client.share, seconds, made)

@@ -72,6 +72,10 @@ class Plain:
         """Close our side; the client may still send. Raises OSError."""
         self.socket.shutdown(socket.SHUT_WR)
 
+    def close(self) -> None:
+        """Let go of the socket."""
+        self.socket.close()
+
     def throw_away(self) -> bool:
         """Receive what nobody wants any more; false at the end of it. Raises OSError."""
         try:
@@ -199,6 +203,11 @@ class Tls(Plain):
             self._session.unwrap()
         self._flush()
         super().shut_down()
+
+    def close(self) -> None:
+        """The same, and let go of the client: else only the garbage collector frees the two."""
+        super().close()
+        del self._verified
 
     def _flush(self) -> None:
         """Send what TLS wants to say."""

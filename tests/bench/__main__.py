@@ -19,7 +19,7 @@ from .peers import PEERS, add_interpreter
 from .process import BenchError
 from .report import Results
 from .stand import Stand
-from .tools import NotInstalledError, Tools, make_certificate, python
+from .tools import NotInstalledError, Tools, make_certificates, python
 
 RESULTS = Path(__file__).parent / "results"
 PAGES = 512 << 20  # bytes that a run may write
@@ -34,7 +34,7 @@ def main() -> int:
         place = Path(name).resolve()
         generator.build(place)
         tools = Tools(place, options.peers)
-        make_certificate(tools.certificate)
+        make_certificates(tools)
         matches = _chosen(options.only, options.python)
         Benchmark(Stand(tools, place, options.scale), matches).run(options.minutes * 60)
         versions = {name: peer.describe_version(tools) for name, peer in PEERS.items()}

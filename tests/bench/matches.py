@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from . import programs
 from .generator import Work
+from .hellos import CLIENTS, Hellos
 from .logs import Log
 from .measures import Days, Idle, Push, Restart
 from .pairs import Match, Target
@@ -143,6 +144,18 @@ def _waits() -> Iterator[Match]:
 WAITS = ("p50", "p99")
 
 
+def _hellos() -> Iterator[Match]:
+    """One client that waits for each echo, while a thousand begin TLS at once."""
+    for peer, key in (("msgd TLS", "P-256"), ("msgd RSA", "RSA-2048")):
+        targets = []
+        for figure in ("p99", "worst"):
+            words = f"{figure} wait beside {CLIENTS:,} ClientHellos at once, {key}, ms"
+            targets.append(Target(words, 20, figure, at_least=False))
+            words = f"{words}, of the daemon's work"
+            targets.append(Target(words, None, f"{figure} work", at_least=False))
+        yield Match(f"hellos/{key}", Hellos(peer), None, tuple(targets), 4)
+
+
 def _programs() -> Iterator[Match]:
     """Whole programs, and logging handlers."""
     file = SendFile("msgd", programs.msgctl_file, MILLION)
@@ -236,5 +249,5 @@ def interpreters(names: list[str]) -> Iterator[Match]:
 
 
 def all_matches() -> list[Match]:
-    kinds = (_to_limits, _to_plain, _to_peers, _waits, _programs, _rest, _growth)
+    kinds = (_to_limits, _to_plain, _to_peers, _waits, _hellos, _programs, _rest, _growth)
     return [match for kind in kinds for match in kind()]

@@ -35,7 +35,7 @@ class Peer:
 
 def _msgd(name: str, kind: str = "", interpreter: str = "") -> Peer:
     serve = servers.msgd(kind, interpreter)
-    return Peer(name, "python3", "msgd", serve, "", "never", "always", tls=kind == "TLS")
+    return Peer(name, "python3", "msgd", serve, "", "never", "always", tls=kind in ("TLS", "RSA"))
 
 
 def _rsyslog(title: str, name: str, *, tls: bool = False) -> Peer:
@@ -67,6 +67,7 @@ PEERS = {
         Peer("prototype", "python3", "msgd", servers.serve_prototype, "", "off", "sync"),
         _msgd("msgd"),
         _msgd("msgd TLS", "TLS"),
+        _msgd("msgd RSA", "RSA"),
         _msgd("msgd local", "local"),
         _rsyslog("rsyslog imptcp", "imptcp"),
         _rsyslog("rsyslog imrelp", "imrelp"),

@@ -63,7 +63,7 @@ def _serve_msgd(
 ) -> Iterator[Served]:
     archive, path = directory / "archive", directory / "msgd.sock"
     listen = f"[127.0.0.1, {path}]" if kind == "local" else "127.0.0.1"
-    tls = str(tools.certificate) if kind == "TLS" else "none"
+    tls = str({"TLS": tools.certificate, "RSA": tools.rsa}.get(kind, "none"))
     name = "msgd.yaml"
     configuration = configure(name, directory, 0, sync, tools, listen=listen, certificate=tls)
     command = [interpreter or python(), "-m", "msgd.daemon", "--config", str(configuration)]
@@ -76,7 +76,7 @@ def _serve_msgd(
 
 
 def msgd(kind: str = "", interpreter: str = "") -> Serve:
-    """`kind`: "TLS" offers it, "local" listens on a socket in the file system too."""
+    """`kind`: "TLS" and "RSA" (2048) offer it, "local" listens on a Unix-domain socket too."""
     return partial(_serve_msgd, interpreter, kind)
 
 

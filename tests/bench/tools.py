@@ -61,6 +61,11 @@ class Tools:
         """Of the servers that speak TLS; nobody vouches for it, and clients do not ask."""
         return self.built / "tls.pem"
 
+    @property
+    def rsa(self) -> Path:
+        """The same with an RSA key: a handshake is dearer."""
+        return self.built / "rsa.pem"
+
 
 def configure(
     name: str, directory: Path, port: int, sync: str, tools: Tools, **values: str
@@ -76,9 +81,14 @@ def configure(
     return path
 
 
-def make_certificate(path: Path) -> None:
-    """A self-signed one on P-256, and its key, in one file. Raises BenchError."""
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+def make_certificates(tools: Tools) -> None:
+    """Self-signed ones, each with its key in one file. Raises BenchError."""
+    _make(tools.certificate, "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    _make(tools.rsa, "rsa:2048")
+
+
+def _make(path: Path, *key: str) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", *key]
     command += ["-nodes", "-days", "30", "-subj", "/CN=localhost", "-out", str(path)]
     command += ["-keyout", str(path), "-addext", "subjectAltName=IP:127.0.0.1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

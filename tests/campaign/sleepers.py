@@ -11,14 +11,15 @@ import fcntl
 import resource
 import select
 import socket
-import ssl
 import struct
 import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import NamedTuple
+
+from tests.lab.hello import client_hello
 
 PREPARE_SECONDS = 60.0  # at most, until what was prepared is with the daemon
 OUTBREAK_SECONDS = 3.0  # at most, until all is answered
@@ -32,16 +33,6 @@ class Plan(NamedTuple):
     released: bytes
     deaf: bool = False  # it has not read what it was owed until then
     leaves: bool = False  # all close at once
-
-
-def _hello() -> bytes:
-    """What begins TLS, as Python's own client does."""
-    out = ssl.MemoryBIO()
-    context = ssl.create_default_context()
-    session = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost")
-    with suppress(ssl.SSLWantReadError):
-        session.do_handshake()
-    return out.read()
 
 
 _MORE = b"MORE \xff\n" * (HELD_BYTES // 2)
@@ -58,7 +49,7 @@ KINDS = {
     "fighters": Plan(b"PING\n", b"SESS s\nMESG a\n" * 200),
     "guessers": Plan(b"PING\n", b"TERM guess\n" * 100),
     "wakers": Plan(b"PING\n" + b"\n" * 20_000, b"", deaf=True),
-    "hellos": Plan(b"", _hello()),
+    "hellos": Plan(b"", client_hello()),
     "garbage": Plan(b"", _GARBAGE),
     "strangers": Plan(b"", b"GET / HTTP/1.1\r\n\r\n"),
     "leavers": Plan(b"PING\n", b"", leaves=True),
