@@ -361,7 +361,7 @@ class Server:
         for number in self._signals.take():
             if number in (SIGTERM, SIGINT) and self._stopping:
                 log.warning("stopping at once")
-                self._stop_at = self._stop_by = self._alarm.due = self._now
+                self._stop_at = self._stop_by = self._alarm.due = -inf
             elif number in (SIGTERM, SIGINT):
                 self._stop("SIGINT" if number == SIGINT else "SIGTERM")
             elif number == SIGHUP:
@@ -407,6 +407,8 @@ class Server:
 
     def _give_time(self) -> None:
         """The time to stop begins anew: for clients that do not take what they are owed."""
+        if self._stop_by == -inf:  # at once
+            return
         self._stop_at = time.monotonic() + STOP_SECONDS
         self._alarm.at(self._stop_at)
 
