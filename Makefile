@@ -13,8 +13,8 @@ help:
 PYTHON ?= python3
 STATE   = $${XDG_STATE_HOME:-$$HOME/.local/state}/msgd
 BIN     = .venv/bin
-# Tests wait for processes more than they compute: two workers a processor.
-WORKERS ?= $$((2 * $$(nproc)))
+# Tests wait for processes more than they compute: three workers a processor.
+WORKERS ?= $$((3 * $$(nproc)))
 # A path, not a finder of setuptools: that costs each start of Python 15 ms.
 EDITABLE = --config-settings editable_mode=compat --editable .
 # Else each of the processes that the tests start compiles all of msgd again.
@@ -33,7 +33,11 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# Beside each other: the types take one processor for a while.
+test: .venv/test
+	@$(MAKE) --no-print-directory --jobs=2 lint quick-tests
+
+quick-tests: .venv/test
 	$(BIN)/python -m pytest --quick -n $(WORKERS) --dist worksteal $(PYTEST)
 
 # The floor holds only where every tool is installed, so it is given from outside (.ci/run).
@@ -103,4 +107,4 @@ system-test: .venv/test
 clean:
 	rm -rf .venv build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help run lint test coverage lock campaign deb rpm system-test clean bench bench-guard relay
+.PHONY: help run lint test quick-tests coverage lock campaign deb rpm system-test clean bench bench-guard relay

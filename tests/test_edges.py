@@ -55,6 +55,7 @@ def test_whoever_asks_and_does_not_read_is_idle(start: Start) -> None:
     msgd = start(LOCAL + "limits: {idle_seconds: 0.2}\n", "--verbose")
     deaf = msgd.line_client()
     deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
     deaf.socket.setblocking(False)
     with suppress(BlockingIOError):
         while True:

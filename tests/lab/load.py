@@ -85,7 +85,7 @@ class Sender(threading.Thread):
                 if not self._receive(stream.readline, message):
                     return
             if self.echoed - 1 in self.refused:
-                self._halt.wait(0.01)  # the others shall have the processor, too
+                self._halt.wait(0.1)  # the others shall have the processor, too
 
     def _open(self, sock: socket.socket, readline: Callable[[], bytes]) -> bool:
         if not self.session:
