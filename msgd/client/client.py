@@ -35,8 +35,16 @@ from msgd.client.errors import (
 from msgd.client.inflight import Answer, Pipeline
 from msgd.client.link import BLOCK_BYTES, Link, Patience, in_seconds
 from msgd.client.replies import one_line, one_reply, session_number
-from msgd.client.servers import PORT, Server, checked_seconds, checked_session, safe, servers
-from msgd.client.texts import Receipt, Source, Texts, as_bytes, receipts
+from msgd.client.servers import (
+    PORT,
+    Server,
+    checked_seconds,
+    checked_session,
+    checked_tls,
+    safe,
+    servers,
+)
+from msgd.client.texts import Receipt, Receipts, Source, Texts, as_bytes, receipts
 from msgd.wire.client import ProtocolError, Reply
 from msgd.wire.headers import FAIL, PING, PONG, PWIV, PWNO, PWOK, SESS, TERM, UNKNOWN, request
 
@@ -190,7 +198,7 @@ class Client:
         receipt and ends nothing; `ConnectionLost` ends it. If the iteration is given up while
         answers are due, the client is closed.
         """
-        return _Receipts(self._receipts(Texts(texts)))
+        return Receipts(self._receipts(Texts(texts)))
 
     def _receipts(self, texts: Texts) -> Iterator[Receipt]:
         for answer in self.transmit(Pipeline(self._following - 1), texts):
@@ -376,43 +384,7 @@ class Client:
         return f"no answer for {in_seconds(self.timeout)}"
 
 
-class _Receipts(Iterator[Receipt]):
-    """The receipts of `send_many`: warns where nobody asks for any, and so nothing is sent."""
-
-    def __init__(self, source: Iterator[Receipt]) -> None:
-        self._source = source
-        self._begun = False
-
-    def __iter__(self) -> Iterator[Receipt]:
-        self._begun = True
-        return self._source
-
-    def __next__(self) -> Receipt:
-        self._begun = True
-        return next(self._source)
-
-    def __del__(self) -> None:
-        if not self._begun:
-            from warnings import warn
-
-            warn("send_many was not iterated: nothing was sent", RuntimeWarning, stacklevel=2)
-
-
 def _counted(error: ConnectionLost, pipeline: Pipeline) -> ConnectionLost:
     error.confirmed, error.refused = pipeline.confirmed, pipeline.refused
     error.unknown = pipeline.unknown
     return error
-
-
-def checked_tls(tls: Tls | bool | None, choice: list[Server]) -> Tls | None:
-    """What is meant by the parameter `tls`; raises ValueError and TypeError."""
-    if tls is None or tls is False:
-        return None
-    from msgd.client.tls import Tls
-
-    if tls is not True and not isinstance(tls, Tls):
-        raise TypeError(f"tls is True, False or a Tls, not {tls!r}")
-    for server in choice:
-        if server.is_socket:
-            raise ValueError(f"TLS is for hosts; {server} is a socket of this machine")
-    return Tls() if tls is True else tls

@@ -29,9 +29,9 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from msgd.client.client import Client, checked_tls
+from msgd.client.client import Client
 from msgd.client.outbox import Outbox
-from msgd.client.servers import PORT, checked_seconds, servers
+from msgd.client.servers import PORT, checked_seconds, checked_tls, servers
 from msgd.client.speech import Speech
 from msgd.client.texts import as_bytes
 

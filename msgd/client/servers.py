@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgd.wire.text import escape
+
+if TYPE_CHECKING:
+    from msgd.client.tls import Tls
 
 PORT = 6743
 LONGEST = 1e6  # seconds; what does not fit poll(2)'s 31 bits of milliseconds overflows
@@ -108,3 +111,17 @@ def safe(text: str | bytes) -> str:
     """The text as a terminal may have it, wherever it comes from."""
     data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
     return escape(data).decode().replace("\n", "\\x0a")
+
+
+def checked_tls(tls: Tls | bool | None, choice: list[Server]) -> Tls | None:
+    """What is meant by the parameter `tls`; raises ValueError and TypeError."""
+    if tls is None or tls is False:
+        return None
+    from msgd.client.tls import Tls
+
+    if tls is not True and not isinstance(tls, Tls):
+        raise TypeError(f"tls is True, False or a Tls, not {tls!r}")
+    for server in choice:
+        if server.is_socket:
+            raise ValueError(f"TLS is for hosts; {server} is a socket of this machine")
+    return Tls() if tls is True else tls

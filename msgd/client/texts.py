@@ -91,3 +91,25 @@ def as_bytes(text: str | bytes) -> bytes:
     if isinstance(text, bytes):
         return text
     raise TypeError(f"a text is str or bytes, not {text!r}")
+
+
+class Receipts(Iterator[Receipt]):
+    """The receipts of `send_many`: warns where nobody asks for any, and so nothing is sent."""
+
+    def __init__(self, source: Iterator[Receipt]) -> None:
+        self._source = source
+        self._begun = False
+
+    def __iter__(self) -> Iterator[Receipt]:
+        self._begun = True
+        return self._source
+
+    def __next__(self) -> Receipt:
+        self._begun = True
+        return next(self._source)
+
+    def __del__(self) -> None:
+        if not self._begun:
+            from warnings import warn
+
+            warn("send_many was not iterated: nothing was sent", RuntimeWarning, stacklevel=2)

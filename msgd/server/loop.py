@@ -30,6 +30,7 @@ from msgd.process.signals import Signals
 from msgd.server import alerts
 from msgd.server.clients import Clients
 from msgd.server.connection import Connection, Phase
+from msgd.server.ending import Ending, say_what_is_left
 from msgd.server.fairness import SYNCED, UNSYNCED, Fairness, Turn
 from msgd.server.guard import Guard
 from msgd.server.heartbeat import Status
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("msgd")
 
 _PACES = {"always": SYNCED, "second": UNSYNCED, "never": UNSYNCED}
-# When the server stops: for clients that do not take what they are owed, and for those who do.
-STOP_SECONDS, LONGEST_STOP_SECONDS = 5.0, 30.0
 
 
 class Server:
@@ -89,8 +88,7 @@ class Server:
         }
         self._owed: list[tuple[Connection, Records | Answer | Open]] = []
         self._now, self._day = time.monotonic(), ""
-        self._stop_at = self._stop_by = inf
-        self._stopping = False
+        self._ending = Ending(self._alarm)
 
     def filenos(self) -> list[int]:
         """The descriptors that becoming a daemon must not close."""
@@ -110,10 +108,10 @@ class Server:
         )
         self._start()
         try:
-            while self._clients or not self._stopping:
+            while self._clients or not self._ending.begun:
                 self._turn()
-                if self._now >= self._stop_at and not self._waits_longer():
-                    self._say_what_is_left()
+                if self._ending.is_due(self._now, self._clients.take_output):
+                    say_what_is_left(*self._clients.left())
                     break
         finally:
             self._guard.stop()
@@ -287,8 +285,8 @@ class Server:
         if owed:
             self._status.kept(messages, size)
             self._status.soon(self._now)
-            if self._stopping:  # however slow the disk is, what had arrived is answered
-                self._give_time()
+            if self._ending.begun:  # however slow the disk is, what had arrived is answered
+                self._ending.give_time()
 
     def _keep_time(self) -> None:
         """What is due because time has passed."""
@@ -303,7 +301,7 @@ class Server:
             self._guard.next(self._now),
             self._listeners.next(),
             self._status.next(),
-            self._stop_at,
+            self._ending.at,
         )
 
     def _keep_house(self) -> None:
@@ -332,7 +330,7 @@ class Server:
     def _ask(self, client: Connection, password: bytes) -> None:
         """Have a password verified; nothing more is taken from the client before the verdict."""
         client.become(Phase.WAITING)
-        if self._stopping:
+        if self._ending.begun:
             self._answer(client, FAIL)
         else:
             self._guard.ask(client.origin, client, password, self._now)
@@ -346,7 +344,7 @@ class Server:
             return
         if header == FAIL and self._guard.stored is None:
             header = PWNO
-        reason = "" if header != FAIL else STOPPING if self._stopping else NOT_VERIFIED
+        reason = "" if header != FAIL else STOPPING if self._ending.begun else NOT_VERIFIED
         self._owed.append((client, client.protocol.reply(header, reason)))
         self._clients.activate(client)
         self._asked[header](client.name)
@@ -359,13 +357,13 @@ class Server:
 
     def _take_signals(self) -> None:
         for number in self._signals.take():
-            if number in (SIGTERM, SIGINT) and self._stopping:
+            if number in (SIGTERM, SIGINT) and self._ending.begun:
                 log.warning("stopping at once")
-                self._stop_at = self._stop_by = self._alarm.due = -inf
+                self._ending.hurry()
             elif number in (SIGTERM, SIGINT):
                 self._stop("SIGINT" if number == SIGINT else "SIGTERM")
             elif number == SIGHUP:
-                if not self._stopping:  # it would tell systemd READY=1 behind STOPPING=1
+                if not self._ending.begun:  # it would tell systemd READY=1 behind STOPPING=1
                     self._reload()
             else:  # SIGCHLD: whichever child it was, its owner looks for itself
                 children.reap_orphans()
@@ -374,43 +372,16 @@ class Server:
 
     def _stop(self, why: str) -> None:
         """Take what has arrived by now, answer it, and end."""
-        if self._stopping:
+        if self._ending.begun:
             return
         log.info("stopping: %s", why)
         systemd.notify("STOPPING=1")
-        self._stopping = True
-        self._stop_by = self._now + LONGEST_STOP_SECONDS
-        self._give_time()
+        self._ending.begin(self._now)
         self._listeners.close()
         self._clients.stop()
         self._clients.take_output()  # from here on
         for client in self._guard.stop():
             self._answer(client, FAIL)
-
-    def _waits_longer(self) -> bool:
-        """Whether somebody takes what it is owed, slowly; not for ever, and not when in a hurry."""
-        if self._now >= self._stop_by or not self._clients.take_output():
-            return False
-        self._give_time()
-        return True
-
-    def _say_what_is_left(self) -> None:
-        clients, unread, unsent = self._clients.left()
-        if clients:
-            log.warning(
-                "%d clients did not take what they were owed in time: %d bytes that had arrived are"
-                " not archived, %d bytes of replies not sent",
-                clients,
-                unread,
-                unsent,
-            )
-
-    def _give_time(self) -> None:
-        """The time to stop begins anew: for clients that do not take what they are owed."""
-        if self._stop_by == -inf:  # at once
-            return
-        self._stop_at = time.monotonic() + STOP_SECONDS
-        self._alarm.at(self._stop_at)
 
     def _reload(self) -> None:
         """Read the configuration again; whatever goes wrong, the old one stays."""
