@@ -74,6 +74,7 @@ relay: .venv/test
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(EDITABLE)
+	-@$(BIN)/python -m pytest --collect-only --quiet >/dev/null  # or each worker compiles all tests
 	@touch $@ .venv/run
 
 # After a change of the dependencies in pyproject.toml, or to have newer ones.

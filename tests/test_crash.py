@@ -42,6 +42,7 @@ def test_the_proof_sees_a_sync_that_is_left_out(
         power.check_states(without, senders, tmp_path / "disk", count=100, seed=3)
 
 
+@thorough
 @pytest.mark.skipif(not mounts.can_mount_ext4(), reason="only root can mount a loop device")
 def test_power_cut_on_a_real_file_system(start: Start, tmp_path: Path) -> None:
     cuts, tested = loop.campaign(start, tmp_path / "loop", lambda cuts: cuts < 3, seed=4)

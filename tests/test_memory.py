@@ -52,6 +52,7 @@ def test_unfinished_lines(start: Start, clients: int, message_bytes: int) -> Non
     assert peak_bytes(msgd.pid) < most_memory(clients, message_bytes)
 
 
+@thorough
 def test_who_holds_most_is_closed(start: Start) -> None:
     """The others are not: they can finish what they have begun."""
     msgd = start(CONFIG.format(1 << 20, 400))

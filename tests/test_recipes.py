@@ -167,8 +167,8 @@ def test_tail_follows_over_midnight(start: Start, tmp_path: Path) -> None:
     with (
         msgd.line_client() as client,
         seen.open("wb") as output,
-        running(*recipe("tail").split(), cwd=msgd.log_directory, stdout=output,
-                stderr=subprocess.DEVNULL),
+        running(*recipe("tail").split(), "--sleep-interval=0.1", cwd=msgd.log_directory,
+                stdout=output, stderr=subprocess.DEVNULL),
     ):  # fmt: skip
         client.ask(b"MESG before midnight\n")
         wait_for(lambda: texts(seen.read_text()) == ["before midnight"], "the first line")

@@ -507,6 +507,7 @@ def test_the_collectors_disk_is_full(bench: Bench) -> None:
     assert collect.log.count("No space") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not mounts.can_mount_ext4(), reason="only root can mount a loop device")
 def test_the_collectors_power_is_cut(bench: Bench, tmp_path: Path) -> None:
     """What had not reached its disk is read again; the node's file and the copy are the same."""

@@ -242,6 +242,7 @@ def test_a_compression_that_fails_is_reported_and_tried_again_the_next_day(
         assert daemon.stop() == 0
 
 
+@pytest.mark.thorough
 def test_messages_are_archived_while_a_day_is_compressed(start: Start, tmp_path: Path) -> None:
     stalled = stall.measure(start, tmp_path / "stall", 8 << 20, seconds=0.1)
     assert stalled.during.waits

@@ -13,6 +13,7 @@ from tests.lab import fake
 pytestmark = pytest.mark.skipif(fake.LIBRARY is None, reason="libfaketime is not installed")
 
 
+@pytest.mark.thorough
 def test_every_number_adds_up(start: Start, tmp_path: Path) -> None:
     said: list[str] = []
     result = soak.soak(start, tmp_path / "run", 2, said.append, day_seconds=1)
