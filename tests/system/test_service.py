@@ -19,7 +19,7 @@ def test_start_returns_when_it_listens_and_not_before(server: Server) -> None:
 
 
 def test_the_unit_is_hardened(server: Server) -> None:
-    """1.2; with PrivateUsers=yes it would be 1.0, and every local user would be nobody."""
+    """1.2; README.Debian says what is left of what, and how it can be 0.4."""
     server.machine.run("systemd-analyze", "security", "--threshold=12", UNIT)
 
 

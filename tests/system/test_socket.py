@@ -74,6 +74,31 @@ def test_a_port_below_1024(server: Server) -> None:
     assert server.machine.run("msgctl", "--port", "601", "send", "low").stdout == "low\n"
 
 
+def test_the_service_needs_no_network_where_systemd_listens(server: Server) -> None:
+    """What README.Debian says of the exposure; all else works as before."""
+    server.machine.run("systemctl", "stop", UNIT)
+    server.machine.shell(f"{PEER}useradd alice")
+    server.drop_in("[Socket]\nListenStream=10.9.9.1:6743\n", SOCKET)
+    server.drop_in(
+        "[Service]\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\n"
+    )
+    server.machine.run("systemctl", "start", SOCKET)
+    alice = ("runuser", "-u", "alice", "--", "msgctl", "--host", "/run/msgd/msgd.sock", "send")
+    assert server.machine.run(*alice, "by alice").stdout == "by alice\n"
+    peer = ("ip", "netns", "exec", "peer", "msgctl", "--host", "10.9.9.1", "send")
+    assert server.machine.run(*peer, "from afar").stdout == "from afar\n"
+    server.configure(f"password_hash: {server.hash('secret')}\n")
+    server.machine.run("systemctl", "reload", UNIT)
+    server.machine.run("systemd-analyze", "security", "--threshold=5", UNIT)
+    server.machine.run("msgctl", "terminate", "--password-stdin", input="secret\n")
+    wait_for(lambda: not server.is_active(), why="stopped")
+    origins = server.machine.shell("cut -d ' ' -f 2 /var/log/msgd/current.log")
+    assert [origin.partition("@")[2] or origin.partition(":")[0] for origin in origins.split()] == [
+        "alice",
+        "10.9.9.2",
+    ]
+
+
 def test_public_addresses_are_dropped_by_the_socket_too(server: Server) -> None:
     """The lines of the service do not concern the sockets that it is handed."""
     server.machine.run("systemctl", "stop", UNIT)
