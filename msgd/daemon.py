@@ -103,7 +103,7 @@ def _serve(given: argparse.Namespace) -> None:
 
 
 def _prove(config: Config) -> None:
-    """That its certificates work: found at start, by --check and at a reload, by no client."""
+    """That its certificates work: found at start and by --check, and not by a client."""
     if config.tls.certificate is not None:
         from msgd.server.certificates import load
 

@@ -255,7 +255,7 @@ def test_a_reload_takes_renewed_certificates_and_only_good_ones(
 
         used.key.write_bytes(renew().key.read_bytes())  # half of a pair that is being swapped
         msgd.signal(signal.SIGHUP)
-        msgd.wait_log(r"msgd.yaml:4: tls.key: .* does not belong .*; going on with the old")
+        msgd.wait_log(r"tls.key: .* does not belong .*; going on with the old")
         with shown(msgd, authority) as another:
             assert serial(another) == first
 

@@ -385,6 +385,36 @@ def test_a_renewed_certificate_without_dropping_anybody(place: Place) -> None:
         assert old.ask(b"MESG and on\n") == b"MESG and on\n"
 
 
+def test_a_reload_takes_all_but_an_unusable_certificate(place: Place) -> None:
+    place.server = place.authority.issue("localhost", "127.0.0.1")
+    msgd = place.daemon()
+    refused = b"FAIL message too long\n"
+    with place.connect(msgd) as old:
+        place.server.key.write_text("no key")
+        msgd.config.write_text(place.config() + "limits: {message_bytes: 10}\n")
+        msgd.signal(signal.SIGHUP)
+        msgd.wait_log("configuration read again")
+        (error,) = [line for line in msgd.log.splitlines() if "tls.key" in line]
+        assert f"tls.key: {place.server.key}: holds no private key" in error
+        assert error.endswith("; going on with the old certificate")
+        with place.connect(msgd) as new:
+            assert new.ask(b"MESG of eleven b\n") == refused
+        assert old.ask(b"MESG goes on\n") == b"MESG goes on\n"
+
+
+def test_a_reload_takes_nothing_where_an_authority_is_to_decide(place: Place) -> None:
+    """Who comes in by the new rules must not do so without the certificate that they ask for."""
+    place.server = place.authority.issue("localhost", "127.0.0.1")
+    msgd = place.daemon()
+    place.server.key.write_text("no key")
+    more = f"  client_ca: {place.authority.certificate}\nlimits: {{message_bytes: 10}}\n"
+    msgd.config.write_text(place.config(more=more))
+    msgd.signal(signal.SIGHUP)
+    msgd.wait_log("tls.key.*going on with the old configuration")
+    with place.connect(msgd) as client:
+        assert client.ask(b"MESG of eleven b\n") == b"MESG of eleven b\n"
+
+
 def _idle(place: Place, msgd: Daemon, count: int) -> list[Secure]:
     context = place.context()
     return [place.connect(msgd, context=context) for _ in range(count)]

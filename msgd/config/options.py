@@ -88,7 +88,7 @@ class Source:
         """Without a path: DEFAULT_PATH where that exists, else the defaults.
 
         ``log_directory`` is an absolute path. ``prove`` raises ConfigError for values that only
-        their use shows to be wrong, which begins with ``key: ``.
+        their use shows to be wrong, which begins with ``key: ``; at a reload they are in use.
         """
         self._path, self._port, self._log_directory = path, port, log_directory
         self._prove = prove
@@ -120,6 +120,7 @@ class Source:
                 self._prove(config)
         except ConfigError as error:
             raise ConfigError((file.where(str(error)) if file else "") + str(error)) from None
+        self._prove = None
         return config
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+from msgd.config.yamlfile import ConfigError
 from msgd.process.log import Seldom
 from msgd.server import addresses
 from msgd.server.addresses import Networks, Origin
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
     from msgd.config.options import Config
     from msgd.config.options import Tls as TlsOptions
+    from msgd.server.certificates import Loaded
     from msgd.server.connection import Connection
     from msgd.server.proxy import Proxy
+
+log = logging.getLogger("msgd")
 
 _CLIENT_HELLO = b"\x16"  # a TLS record of the type handshake (RFC 8446, section 5.1)
 # Beyond limits.clients, for the socket in the file system: so that an administrator gets in.
@@ -41,16 +45,30 @@ class Admission:
         self._places = Counter[str]()
         self._forbidden = Seldom(logging.WARNING, "%s may not connect (allow)")
         self._busy = Seldom(logging.WARNING, "%s turned away: %s")
-        self._context: ssl.SSLContext | None = None
-        self.expires = inf  # the server's certificate: seconds of the epoch
-        self.configure(config)
+        self._context: ssl.SSLContext | None
+        self._context, self.expires, _ = _load(config.tls)  # its warnings were told at the start
+        self._client_ca = config.tls.client_ca
+        self._take(config)
 
     def configure(self, config: Config) -> None:
         """Take over a configuration; clients that are there stay. Raises ConfigError.
 
-        An error changes nothing.
+        An error changes nothing. Where only the server's certificate cannot be used, the old one
+        stays, and all else is taken: it decides nothing about who may come in.
         """
-        self._context, self.expires = _load(config.tls)
+        try:
+            self._context, self.expires, warnings = _load(config.tls)
+        except ConfigError as error:
+            if self._context is None or config.tls.client_ca != self._client_ca:
+                raise
+            log.error("%s; going on with the old certificate", error)
+        else:
+            self._client_ca = config.tls.client_ca
+            for words in warnings:
+                log.warning("%s", words)
+        self._take(config)
+
+    def _take(self, config: Config) -> None:
         self._limits = config.limits
         self._allow = Networks(config.allow)
         self._proxies = Networks(config.proxy_from)
@@ -146,13 +164,12 @@ class Admission:
         return True
 
 
-def _load(tls: TlsOptions) -> tuple[ssl.SSLContext | None, float]:
+def _load(tls: TlsOptions) -> Loaded | tuple[None, float, list[str]]:
     if tls.certificate is None:
-        return None, inf
+        return None, inf, []
     from msgd.server.certificates import load  # 3 MB of OpenSSL, for those who use it
 
-    found = load(tls)
-    return found.context, found.expires
+    return load(tls)
 
 
 class NotWelcome(OSError):
