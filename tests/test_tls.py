@@ -314,6 +314,14 @@ def test_names_of_clients(place: Place) -> None:
     refused(place, msgd, place.context(foreign))
 
 
+def test_a_client_without_a_name_is_refused(place: Place) -> None:
+    """It would own the sessions of all who have none."""
+    msgd = place.daemon(f"  client_ca: {place.authority.certificate}\n")
+    refused(place, msgd, place.context(place.authority.nameless()))
+    msgd.wait_log(r"127\.0\.0\.1:\d+: its certificate holds no name")
+    assert msgd.log.count("holds no name") == 1
+
+
 def test_a_name_behind_a_proxy(place: Place) -> None:
     """The proxy's header, TLS behind it, and in there a certificate and a session."""
     authority = f"  client_ca: {place.authority.certificate}\n"

@@ -141,12 +141,16 @@ class Admission:
         """The client's certificate is of the right authority: take its name, if it may come in."""
         from msgd.server.certificates import client_name
 
+        if not session.getpeercert():  # none was asked for: there is no tls.client_ca
+            return
         name = client_name(session)
+        if not name:
+            raise NotWelcome(
+                "its certificate holds no name: no DNS name in the subjectAltName, no common name"
+            )
         if self._names and name not in self._names:
-            words = f"is for {name}, which is" if name else "has no name, and so is"
-            raise NotWelcome(f"its certificate {words} not in tls.clients")
-        if name:
-            client.come_from(client.origin.named(name))
+            raise NotWelcome(f"its certificate is for {name}, which is not in tls.clients")
+        client.come_from(client.origin.named(name))
 
     def come_through(self, client: Connection, host: str, port: int) -> bool:
         """A proxy has told where its client comes from; whether there is a place for that.

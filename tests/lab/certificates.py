@@ -59,6 +59,10 @@ class Authority:
         use = use or ("clientAuth" if client else "serverAuth")
         return self._sign(name, f"subjectAltName={hosts}\nextendedKeyUsage={use}\n", days)
 
+    def nameless(self) -> Certificate:
+        """Of a client, without a name of any kind."""
+        return self._sign("", "extendedKeyUsage=clientAuth\n", 30)
+
     def below(self, name: str) -> Authority:
         """An authority that this one vouches for."""
         below = object.__new__(Authority)
