@@ -14,9 +14,13 @@ import socket
 import struct
 import sys
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tests.campaign.keyupdate import Session
 
 GREETING = b"PING\n"
+PROXY = "127.0.0.9"  # where the daemon expects a proxy
 STUCK_SECONDS = 1.0  # when nothing is taken for so long, a client is stuck
 RETURN_SECONDS = 5.0  # a stuck client goes, and comes again
 
@@ -32,12 +36,16 @@ class Plan(NamedTuple):
     guesses: bool = False  # sends a password, waits for the answer, sends the next
     resets: bool = False  # at once, and comes again
     returns: bool = True  # when it is stuck
+    source: str = "127.0.0.1"
+    updates: bool = False  # inside TLS, asks for new keys over and over
 
 
 _REFUSED = b"MESG \x1b\x1b\x1b\x1b\n\n\n\n"  # an escape, and three lines that are refused
 _TRUSTED = (b"MESG " + b"x" * 1994 + b"\n") * 512
 _STATES = (b"", b"P", b"PING", GREETING, b"PING\nMESG a\nMESG", b"PINGMESG a", b"PING\nTERM a\n")
 _LINES = (b"\n", b"MESG\n", b"NOPE \xff\n", b"PING x\n", b"MORE a\nPING\n", b"MESG \x9b\xc2\n")
+
+_HEADERS = (b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n!\x11\xff\xff")  # of both versions
 
 KINDS = {
     "silent": Plan(100, (b"",)),  # never shakes hands; comes again when it is shown the door
@@ -48,13 +56,27 @@ KINDS = {
     # Earns the daemon's trust with messages that are cheap, and then sends what is not.
     "turncoats": Plan(2, block=_TRUSTED + b"\n" * (256 << 10)),
     "guessers": Plan(100, guesses=True),
+    # Headers of a proxy that come byte by byte, longer than they may be, or never to their end.
+    "drips": Plan(100, _HEADERS, b"1", 0.05, source=PROXY),
+    "updates": Plan(4, (b"",), b"-", updates=True),
     "flood": Plan(5, (*_STATES, random.randbytes(1000)), every=0.002, resets=True),
     # Those that are stuck: they are there, and nobody sends.
     "stuck-deaf": Plan(10, block=b"MESG " + b"x" * 2000 + b"\n", reads=False, returns=False),
     "stuck-endless": Plan(20, (b"PING\nMESG " + b"x" * 3000,)),
     "stuck-silent": Plan(100, (b"",)),
 }
-ABUSE = ("silent", "crowd", "deaf", "endless", "garbage", "turncoats", "guessers", "flood")
+ABUSE = (
+    "silent",
+    "crowd",
+    "deaf",
+    "endless",
+    "garbage",
+    "turncoats",
+    "guessers",
+    "drips",
+    "updates",
+    "flood",
+)
 STUCK = ("stuck-deaf", "stuck-endless", "stuck-silent")
 
 
@@ -90,6 +112,7 @@ class Client:
         sock.settimeout(10)
         if not self._plan.returns:  # it is stuck sooner when the kernel keeps little for it
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.bind((self._plan.source, 0))
         sock.connect(("127.0.0.1", self._port))
         return sock
 
@@ -125,6 +148,29 @@ class Client:
         return self.sock is not None and now - self.took > seconds
 
 
+class Updater(Client):
+    """Inside TLS, it asks for new keys as often as it can (RFC 8446, section 4.6.3)."""
+
+    _session: Session | None = None
+
+    def _open(self) -> socket.socket:
+        from tests.campaign.keyupdate import Session
+
+        sock = super()._open()
+        self._session = Session(sock)
+        return sock
+
+    def act(self, events: int, now: float) -> None:
+        if self._session is not None:
+            self._session.ask()
+
+    def leave(self, now: float) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        super().leave(now)
+
+
 class Crowd:
     """All clients of one kind."""
 
@@ -132,7 +178,8 @@ class Crowd:
         self._plan = plan
         self._selector = selectors.DefaultSelector()
         self._selector.register(sys.stdin, selectors.EVENT_READ)
-        self._clients = [Client(plan, port, self._selector) for _ in range(plan.clients)]
+        kind = Updater if plan.updates else Client
+        self._clients = [kind(plan, port, self._selector) for _ in range(plan.clients)]
         self._away = list(self._clients)
         self._told = False
 

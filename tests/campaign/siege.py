@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from tests.campaign import abuse, turns
 from tests.campaign.bound import most_memory
+from tests.lab.certificates import Authority
 from tests.lab.client import Client
 from tests.lab.daemon import PASSWORD, PASSWORD_HASH, Daemon
 from tests.lab.proc import cpu_seconds, descriptors, peak_bytes
@@ -27,7 +28,8 @@ MESSAGE_BYTES = 4096
 CLIENTS = sum(abuse.KINDS[kind].clients for kind in abuse.ABUSE) + 50  # some leave late
 CONFIG = (
     f"listen: [127.0.0.1, %s]\npassword_hash: {PASSWORD_HASH}\n"
-    f"limits: {{message_bytes: {MESSAGE_BYTES}, clients: {CLIENTS}, handshake_seconds: %d}}\n"
+    f"limits: {{message_bytes: {MESSAGE_BYTES}, clients: {CLIENTS}, handshake_seconds: 2}}\n"
+    f"proxy_from: {abuse.PROXY}\ntls: {{certificate: %s, key: %s}}\n"
 )
 SOCKET = "siege.sock"  # where the administrator comes from: all of 127/8 is one guesser
 WINDOW = 1.0  # seconds over which processor time is measured
@@ -63,7 +65,8 @@ def lay(
 ) -> Siege:
     """Attack as long as ``again`` says of the number of messages sent meanwhile."""
     counts = folder / "turns"
-    msgd = begin(CONFIG % (folder / SOCKET, 2), folder=folder, wrapper=turns.wrapper(counts))
+    config = CONFIG % (folder / SOCKET, *Authority(folder).issue("localhost"))
+    msgd = begin(config, folder=folder, wrapper=turns.wrapper(counts))
     with _apart(msgd), msgd.line_client() as client:
         before, idle = turns.read(counts), descriptors(msgd.pid)
         with _attackers(msgd, kinds):
@@ -79,7 +82,7 @@ def lay(
         with _attackers(msgd, kinds):
             peak, accepted_after = peak_bytes(msgd.pid), _stop(msgd)
         assert msgd.wait() == 0
-    bound = most_memory(CLIENTS, MESSAGE_BYTES)
+    bound = most_memory(CLIENTS, MESSAGE_BYTES, tls=True)
     return Siege(waits, taken, peak, bound, busy_after, busy_stuck, accepted_after)
 
 
@@ -102,7 +105,8 @@ def _wait_until_left(msgd: Daemon, idle: int) -> None:
 
 def _busy_with_stuck(msgd: Daemon) -> float:
     """Clients that do not read, finish or shake hands are there, and nobody sends."""
-    msgd.config.write_text(CONFIG % (msgd.folder / SOCKET, 600))
+    config = msgd.config.read_text()
+    msgd.config.write_text(config.replace("handshake_seconds: 2", "handshake_seconds: 600"))
     msgd.signal(signal.SIGHUP)
     msgd.wait_log("configuration read again")
     with _attackers(msgd, abuse.STUCK):
