@@ -16,11 +16,11 @@ class FakeClock:
         self._file = folder / "faketime"
         self.set(now)
 
-    def set(self, now: str, *, running: bool = False) -> None:
-        """The clock jumps to ``YYYY-MM-DD hh:mm:ss``, in UTC, and stands there or runs on."""
+    def set(self, now: str) -> None:
+        """The clock jumps to ``YYYY-MM-DD hh:mm:ss``, in UTC, and stands there."""
         seconds = int(datetime.fromisoformat(f"{now}+00:00").timestamp())
         new = self._file.with_suffix(".new")
-        new.write_text(f"{'@' * running}{seconds}\n")
+        new.write_text(f"{seconds}\n")
         os.replace(new, self._file)
 
     def env(self, zone: str = "UTC") -> dict[str, str]:
