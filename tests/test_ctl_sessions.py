@@ -182,7 +182,12 @@ def test_run_again_until_it_succeeds_under_kills_of_both_ends(
     """The long form is in the campaign."""
     folder = tmp_path / "killed"
     outcome = sessions.campaign(
-        start, folder, lambda so_far: so_far.breaks < breaks, seed=7, lines=15_000, longest=0.03
+        start,
+        folder,
+        lambda so_far: so_far.breaks < breaks,
+        seed=7,
+        lines=2500 * breaks,
+        longest=0.03,
     )
     assert outcome.lines > 0
 

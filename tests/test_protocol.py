@@ -104,7 +104,7 @@ def test_line_framing_is_the_model_however_the_bytes_are_cut(
 
 
 # Long streams reach what short ones do not: pieces, runs, blocks with one odd line in them.
-@settings(max_examples=30)
+@settings(max_examples=settings().max_examples // 3)
 @given(st.lists(st.tuples(LINES, st.integers(1, 200)), max_size=6), st.data())
 def test_long_streams_are_the_model(runs: list[tuple[bytes, int]], data: st.DataObject) -> None:
     whole = b"PING\n" + b"".join((line + b"\n") * times for line, times in runs)

@@ -184,5 +184,7 @@ def test_traffic(start: Start) -> None:
     daemon = start(CONFIG)
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: Traffic(daemon),
-        settings=settings(max_examples=25, stateful_step_count=25, deadline=None),
+        settings=settings(
+            max_examples=settings().max_examples // 4, stateful_step_count=25, deadline=None
+        ),
     )
