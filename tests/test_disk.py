@@ -69,10 +69,10 @@ def test_full_disk_refuses_what_does_not_fit_and_goes_on_by_itself(
         ),
         "messages are archived again",
     )
-    msgd.wait_log(RESUMED)
     for sender in senders:
         sender.stop()
         sender.join()
+    msgd.wait_log(RESUMED)
     verify(msgd.archive(), senders)
     assert len(re.findall("No space left on device", msgd.log)) == 1
     assert len(re.findall(RESUMED, msgd.log)) == 1
