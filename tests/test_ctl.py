@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pexpect
@@ -28,7 +29,7 @@ from tests.ctl import (  # noqa: F401
     start_send,
     terminal_fixture,
 )
-from tests.scripted import Part, dead, echo, receive, says, scripted, silent
+from tests.scripted import Part, dead, echo, greet, receive, says, scripted, silent
 
 
 @pytest.fixture
@@ -218,6 +219,14 @@ def test_ping_takes_no_closing_of_an_idle_connection_for_a_loss(start: Start) ->
     assert "3 packets transmitted, 3 received, 0% packet loss" in done.stdout
 
 
+def slow(connection: socket.socket) -> None:
+    """A server far away."""
+    greet(connection)
+    while receive(connection, 5):
+        time.sleep(0.2)
+        connection.sendall(b"PONG\n")
+
+
 def test_ping_has_a_deadline(msgd: Daemon) -> None:
     done = msgctl("ping", "-i1", "-w1.5", "-p", msgd.port)  # half a second for the last answer
     assert (done.returncode, done.stderr) == (0, "")
@@ -225,6 +234,9 @@ def test_ping_has_a_deadline(msgd: Daemon) -> None:
         done = msgctl("ping", "-w0.3", "-p", port)
     assert done.returncode == 69
     assert "1 packets transmitted, 0 received, 100% packet loss" in done.stdout
+    with scripted(slow) as port:  # nothing is asked whose answer would come too late
+        done = msgctl("ping", "-i0", "-w1", "-p", port)
+    assert (done.returncode, done.stderr) == (0, "")
     with dead() as port:
         fails(msgctl("ping", "-w0.3", "-p", port), 69, r".*: no answer for 0\.3 seconds")
         done = msgctl("ping", "-w0.3", "--retry", "60", "-p", port)

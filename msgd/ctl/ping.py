@@ -18,6 +18,7 @@ from msgd.ctl.streams import complain, harmless, say
 
 # Without an interval, what is refused at once would be asked for as fast as a processor can.
 _PAUSE_AFTER_LOSS = 0.2  # seconds
+_ANSWER_SECONDS = 0.05
 
 
 @click.command("ping", params=common())
@@ -74,11 +75,15 @@ class Pinging:
             if sequence == number:
                 break
             sleep(max(0.0, min(pause, self._left())))
-            if self._left() <= 0:
+            if self._left() <= self._usual():
                 break
 
     def _left(self) -> float:
         return self._end - monotonic()
+
+    def _usual(self) -> float:
+        """Seconds that an answer may well take: with less no request is sent, or it seems lost."""
+        return max(_ANSWER_SECONDS, 2 * max(self._times, default=0.0) / 1000)
 
     def _patience(self) -> float:
         """How long a connection or an answer may take."""
