@@ -23,7 +23,7 @@ CONTENTS = (
     "/usr/lib/sysusers.d/msgd.conf",
     "/usr/lib/tmpfiles.d/msgd.conf",
     "/usr/share/bash-completion/completions/msgctl",
-    "/usr/share/doc/msgd/README.Debian",
+    "/usr/share/doc/msgd/README.Debian.gz",
     "/usr/share/fish/vendor_completions.d/msgctl.fish",
     "/usr/share/man/man1/msgctl.1.gz",
     "/usr/share/man/man5/msgd.yaml.5.gz",
