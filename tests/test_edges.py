@@ -50,6 +50,7 @@ def test_time_outs_are_not_charged_for_our_own_delay(start: Start) -> None:
         assert clients[1].rest() == b""  # idle in the end
 
 
+@pytest.mark.thorough
 def test_whoever_asks_and_does_not_read_is_idle(start: Start) -> None:
     """Also where what it has asked waits to be answered: it could be, if it read the answers."""
     msgd = start(LOCAL + "limits: {idle_seconds: 0.2}\n", "--verbose")
@@ -275,6 +276,7 @@ def _all_of(client: Client) -> bytes:
     return client.rest()
 
 
+@pytest.mark.thorough
 def test_what_a_stop_leaves_is_said_in_numbers(start: Start) -> None:
     """A client that does not read: what it had sent in vain, and what it did not take."""
     msgd = start(LOCAL)

@@ -79,6 +79,7 @@ def test_an_authority_and_a_server(tmp_path: Path) -> None:
         assert done.returncode == 1
 
 
+@pytest.mark.thorough
 def test_what_it_prints_works_when_pasted(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "a folder: with 'odd' characters"
     out = make(folder, "127.0.0.1", "localhost")

@@ -71,6 +71,7 @@ def test_who_waits_for_a_verdict_is_not_idle(start: Start) -> None:
         assert client.rest() == b""
 
 
+@pytest.mark.thorough
 def test_what_waits_behind_a_password_costs_its_bytes_and_holds_up_nobody(start: Start) -> None:
     """Those who have earned large bites, and then have much refused that they do not read."""
     msgd = start("listen: 127.0.0.1\n")
@@ -91,6 +92,7 @@ def test_what_waits_behind_a_password_costs_its_bytes_and_holds_up_nobody(start:
         assert clients[0].read(1000) == b"FAIL unknown header\n" * 50
 
 
+@pytest.mark.thorough
 def test_without_a_password_the_answer_is_always_no(start: Start) -> None:
     """Also to those for whom a server with a password has no time."""
     msgd = start("listen: 127.0.0.1\n")

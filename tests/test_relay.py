@@ -164,6 +164,7 @@ def test_today_and_the_days_before(bench: Bench) -> None:
     assert collect.stop() == 0
 
 
+@pytest.mark.thorough
 def test_a_relay_that_was_down_for_days(bench: Bench) -> None:
     """Meanwhile retention has compressed what was shipped in part; one day it was killed at it."""
     bench.write("2026-11-20", lines(20, 9000))
@@ -203,6 +204,7 @@ def test_nothing_of_today_without_final(bench: Bench) -> None:
     bench.wait_copy("2026-11-21.log", lines(21, 3))
 
 
+@pytest.mark.thorough
 def test_all_are_killed_and_go_on(bench: Bench) -> None:
     """In any order, any time: nothing is missing, and nothing there twice."""
     collect, ship = bench.run("collect"), bench.run("ship")
@@ -218,6 +220,7 @@ def test_all_are_killed_and_go_on(bench: Bench) -> None:
     bench.wait_copy("2026-11-22.log", written)
 
 
+@pytest.mark.thorough
 def test_another_source_is_an_error_of_the_second(bench: Bench, tmp_path: Path) -> None:
     bench.write("2026-11-22", lines(22, 3))
     bench.run("collect")
@@ -235,6 +238,7 @@ def test_another_source_is_an_error_of_the_second(bench: Bench, tmp_path: Path) 
     assert same.stop() == 0
 
 
+@pytest.mark.thorough
 def test_a_file_that_was_edited_is_shipped_again(bench: Bench) -> None:
     bench.write("2026-11-20", lines(20, 9000))
     bench.write("2026-11-22", lines(22, 3))
@@ -258,6 +262,7 @@ def test_a_file_that_was_edited_is_shipped_again(bench: Bench) -> None:
     bench.wait_copy("2026-11-22.2.log", lines(22, 2) + lines(22, 1, 7))
 
 
+@pytest.mark.thorough
 def test_collected_files_that_somebody_changed(bench: Bench) -> None:
     for day in (18, 19, 20, 22):
         bench.write(f"2026-11-{day}", lines(day, 9000))
@@ -290,6 +295,7 @@ def test_collected_files_that_somebody_changed(bench: Bench) -> None:
     assert ship.stop() == 0
 
 
+@pytest.mark.thorough
 def test_what_the_stream_has_lost(bench: Bench) -> None:
     bench.write("2026-11-22", lines(22, 9000))
     collect = bench.run("collect")

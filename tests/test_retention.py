@@ -217,6 +217,7 @@ def halt_compression(daemon: Daemon, left: Path) -> int:
     return child
 
 
+@pytest.mark.thorough
 @needs_clock
 def test_a_clock_set_back_to_the_day_that_is_compressed(start: Start, tmp_path: Path) -> None:
     """What is archived in a day's file from then on must not be deleted with it."""

@@ -446,7 +446,7 @@ def test_who_has_pushed_keeps_little_memory(place: Place) -> None:
     before = rss_bytes(msgd.pid)
     for client in clients:
         echoes(client, lines)
-    assert (rss_bytes(msgd.pid) - before) / len(clients) < 64 << 10
+    assert (rss_bytes(msgd.pid) - before) / len(clients) < 92 << 10  # as msgd(8) tells
 
 
 def test_who_leaves_in_the_handshake_is_freed_at_once(tmp_path: Path) -> None:
