@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from msgd.archive.archive import Archive
+from msgd.archive.archive import _STATE_BYTES, Archive
 from msgd.archive.final import read_final
 from msgd.archive.reader import records
 from msgd.archive.records import MARK, Form
@@ -372,7 +372,7 @@ def test_a_file_that_was_moved_away_takes_no_number_with_it(tmp_path: Path) -> N
 def test_the_state_is_written_behind_so_many_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msgd.archive.archive._STATE_BYTES", 500)
+    monkeypatch.setitem(_STATE_BYTES, "always", 500)
     archive = started(tmp_path)
     written = set()
     for number in range(1, 40):
@@ -407,7 +407,7 @@ def test_a_disk_that_cannot_be_read_back_stops_nothing(
     def fail(*_: object) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("msgd.archive.archive._STATE_BYTES", 1)
+    monkeypatch.setitem(_STATE_BYTES, "always", 1)
     with opened(tmp_path) as archive, monkeypatch.context() as bad:
         bad.setattr(os, "pread", fail)
         put(archive, "nightly", 1)
