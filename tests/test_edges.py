@@ -18,12 +18,15 @@ from prometheus_client.openmetrics import parser
 
 from msgd.archive.sessions import Sessions
 from msgd.config.options import load
-from msgd.server.addresses import unix
+from msgd.server.addresses import tcp, unix
 from msgd.server.clients import Clients
+from msgd.server.connection import Connection
 from msgd.server.fairness import Fairness, Pace, Turn
 from msgd.server.figures import Figures
 from msgd.server.sessions import Writers
 from msgd.server.timers import Alarm
+from msgd.server.transport import Plain
+from msgd.wire.server import ServerProtocol
 from tests.conftest import PASSWORD_HASH, Daemon, Start
 from tests.lab import tracing
 from tests.lab.client import Client
@@ -296,3 +299,30 @@ def test_what_a_stop_leaves_is_said_in_numbers(start: Start) -> None:
         assert int(left[1]) > 0
         assert int(left[2]) > 0
     assert msgd.wait() == 0
+
+
+class _Told(Plain):
+    """A socket whose client has yet to acknowledge what the test says."""
+
+    left = 0
+
+    def unacknowledged(self) -> int:
+        return self.left
+
+
+def test_only_who_acknowledges_takes_output() -> None:
+    """What is queued for a client, and our FIN, makes its debt larger: that is no sign of life."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = _Told(ours)
+        client = Connection(transport, tcp("127.0.0.1", 1), ServerProtocol(100), None)
+        client.queue(b"x" * 100)
+        assert not client.takes_output()
+        client.queue(b"y" * 50)
+        assert not client.takes_output()
+        transport.left = 20  # encrypted, or a FIN
+        assert not client.takes_output()
+        client.queue(b"z" * 50)
+        transport.left = 19
+        assert client.takes_output()
+        assert not client.takes_output()

@@ -39,7 +39,8 @@ def command(
     """Measure the round-trip time to the server."""
     exits.end_like_interrupts()
     deadline = deadline or inf
-    return Pinging(server(), Retry(min(retry, deadline)), as_json).run(count, interval, deadline)
+    trying = Retry(min(retry, deadline), until=monotonic() + deadline)
+    return Pinging(server(), trying, as_json).run(count, interval, deadline)
 
 
 class Pinging:
@@ -58,8 +59,7 @@ class Pinging:
     def run(self, number: int | None, interval: float, deadline: float) -> int:
         self._end = self._begin + deadline
         try:
-            self._server.timeout = self._patience()
-            self._client = self._retry.connected(self._server.connect)
+            self._client = self._retry.connected(self._connect)
             if not self._json:
                 say(f"PING {self._client.address}")
             self._ping_until(number, interval)
@@ -108,9 +108,12 @@ class Pinging:
     def _connected(self) -> Client:
         """The connection; where the server closed an idle one that is no loss, but a new one."""
         if self._client is None or self._client.closed_by_server():
-            self._server.timeout = self._patience()
-            self._client = self._server.connect()
+            self._client = self._connect()
         return self._client
+
+    def _connect(self) -> Client:
+        self._server.timeout = self._patience()
+        return self._server.connect()
 
     def _stopped(self, error: KeyboardInterrupt) -> int:
         if isinstance(error, exits.Ended) or not self._times:

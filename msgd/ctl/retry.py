@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from time import monotonic, sleep
 
 from msgd.client import Client, MsgdError
@@ -16,9 +17,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds
 class Retry:
     """One time limit for each outage: from its first error to the next progress."""
 
-    def __init__(self, seconds: float, *, quiet: bool = False) -> None:
-        """``quiet``: nothing is said of an outage that passes."""
-        self._quiet = quiet
+    def __init__(self, seconds: float, *, quiet: bool = False, until: float = inf) -> None:
+        """``quiet``: nothing is said of an outage that passes; no outage lasts beyond ``until``."""
+        self._quiet, self._until = quiet, until
         self.wanted = seconds > 0
         self._seconds = seconds
         self.progress()
@@ -48,8 +49,9 @@ class Retry:
         if isinstance(error, SessionError):
             raise error
         if self._seconds and not self._deadline:
-            self._deadline = monotonic() + self._seconds
-            if not self._quiet:
+            now = monotonic()
+            self._deadline = min(now + self._seconds, self._until)
+            if not self._quiet and now < self._deadline:
                 complain(f"{error}; trying again for {in_seconds(self._seconds)}")
         left = self._deadline - monotonic()
         if left <= 0:

@@ -369,7 +369,7 @@ class Clients:
     def left(self) -> tuple[int, int, int]:
         """How many are there; bytes of theirs that were not taken, and of ours not sent."""
         unread = sum(c.transport.remaining or 0 for c in self._all if c.is_talking())
-        return len(self._all), unread, sum(client.pending for client in self._all)
+        return len(self._all), unread, sum(c.pending + c.transport.pending for c in self._all)
 
     def close(self) -> None:
         """Close all of them now."""

@@ -92,7 +92,8 @@ class Connection:
         self.pending = 0  # bytes of output
         self.held = 0  # bytes of our memory that it took at the end of its last turn
         self._output: list[bytes | memoryview] = []
-        self._left = 0  # what it had not acknowledged when `takes_output` was asked before
+        # What it had not acknowledged when `takes_output` was asked before, and was queued since.
+        self._left = 0
         self.come_from(origin)
 
     def come_from(self, origin: Origin) -> None:
@@ -227,6 +228,7 @@ class Connection:
         if self.phase not in _CLOSED:
             self._output.append(data)
             self.pending += len(data)
+            self._left += len(data)
 
     def send(self) -> None:
         """Send what the client takes now, once. Raises OSError where the connection is broken."""
@@ -251,8 +253,9 @@ class Connection:
 
     def takes_output(self) -> bool:
         """Whether the client has taken some of what it is sent since this was asked before."""
-        before, self._left = self._left, self.pending + self.transport.unacknowledged()
-        return self._left not in (0, before)
+        before, pending = self._left, self.pending + self.transport.pending
+        self._left = pending + self.transport.unacknowledged()
+        return 0 < self._left < before
 
     def memory(self) -> int:
         """Bytes of ours that are kept for it: output, and input that is no whole message yet."""
