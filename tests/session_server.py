@@ -26,8 +26,13 @@ class Sessions:
         assert list(found) == sorted(found)
         return list(found.values())
 
-    def serve(self, messages: int = 1 << 30) -> Callable[[socket.socket], None]:
-        """A part of a scripted server, which breaks off behind so many messages."""
+    def serve(
+        self, messages: int = 1 << 30, *, gently: bool = False
+    ) -> Callable[[socket.socket], None]:
+        """A part of a scripted server, which breaks off behind so many messages.
+
+        ``gently``: not by a reset, which may drop the last echoes.
+        """
 
         def part(connection: socket.socket) -> None:
             greet(connection)
@@ -37,6 +42,9 @@ class Sessions:
                 for line in lines:
                     connection.sendall(mine.receive(line))
                     left -= line.startswith(b"MESG")
+                    if not left and gently:
+                        connection.shutdown(socket.SHUT_WR)
+                        lines.read()
                     if not left:
                         return
 

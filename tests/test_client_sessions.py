@@ -178,8 +178,8 @@ def test_a_number_that_cannot_be_ends_the_session(told: int, words: str) -> None
 def test_a_session_goes_on_at_another_server_with_the_numbers_that_it_has() -> None:
     here, there = Sessions(), Sessions()
     pipeline, source = Pipeline(), _Blocks([b"MESG %d\n" % n for n in range(1, 7)])
-    parts = [here.serve(2), here.serve(1)]
-    with scripted(*parts) as one, scripted(there.serve(2)) as other:
+    parts = [here.serve(2, gently=True), here.serve(1, gently=True)]
+    with scripted(*parts) as one, scripted(there.serve(2, gently=True)) as other:
         for port in (one, other, one):
             with suppress(ConnectionLost), Client(port=port, session="s") as client:
                 list(client.transmit(pipeline, source))
