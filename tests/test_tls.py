@@ -204,6 +204,41 @@ def test_half_close_is_answered_and_then_closed(place: Place, end: str) -> None:
                 session.read(10)
 
 
+def test_what_comes_behind_a_goodbye_takes_no_echo_away(place: Place) -> None:
+    """It is to be ignored (RFC 8446, section 6.1); a close with it unread would be a reset."""
+    msgd = place.daemon()
+    lines = (b"MESG " + b"x" * 52 + b"\n") * 2000
+    come, go = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = place.context().wrap_bio(come, go, server_hostname="localhost")
+    with socket.socket() as sock:
+        sock.settimeout(SECONDS)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+        sock.connect(("127.0.0.1", msgd.port))
+        while not _is_greeted(tls):
+            sock.sendall(go.read())
+            come.write(sock.recv(1 << 16))
+        tls.write(b"PING\n" + lines)
+        with suppress(*WAIT):
+            tls.unwrap()
+        sock.sendall(go.read() + b"z" * 200_000)
+        sock.shutdown(socket.SHUT_WR)
+        wait_for(lambda: len(msgd.texts()) == 2000)
+        while data := sock.recv(1 << 16):
+            come.write(data)
+    echoed = b""
+    with suppress(*WAIT, ssl.SSLZeroReturnError):
+        while data := tls.read(1 << 16):
+            echoed += data
+    assert echoed == b"PONG\n" + lines
+
+
+def _is_greeted(tls: ssl.SSLObject) -> bool:
+    with suppress(*WAIT):
+        tls.do_handshake()
+        return True
+    return False
+
+
 def test_openssl_s_client(place: Place) -> None:
     """The tool that everybody tries first; its end of input is a close_notify and a FIN."""
     msgd = place.daemon()

@@ -310,10 +310,14 @@ class Clients:
             client.break_off()
             return
         client.become(Phase.SHUT)
+        if client.half_closed:  # it need not be in a hurry before, but now all is on its way
+            self._closing.start(client, time.monotonic())
         self._look_whether_acknowledged(client)
 
     def _look_whether_acknowledged(self, client: Connection) -> None:
-        if client.half_closed or client.transport.unacknowledged() == 0:
+        """Where nothing is unread behind the end, as may be in TLS, a close resets nothing."""
+        whole = client.half_closed and not client.transport.unread()
+        if whole or client.transport.unacknowledged() == 0:
             self._close(client)
         else:
             self._lingering.start(client, time.monotonic())
