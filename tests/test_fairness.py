@@ -40,13 +40,13 @@ def groups(
     fairness: Fairness, waiting: list[Waiting], seconds: float, now: float = 0.0
 ) -> list[list[Waiting]]:
     """The same, by groups: what each is owed goes out when its group is complete."""
-    turn = Turn(fairness, cast("list[Connection]", waiting), PACE, now)
+    turn = Turn(fairness, cast("list[Connection]", waiting), PACE, now, clock=lambda: now)
     served = list[list[Waiting]]()
     while turn.goes_on:
         served.append([])
-        while (client := turn.next(now)) is not None:
+        for client in turn.group():
             served[-1].append(cast("Waiting", client))
-            turn.charge(client, seconds, client.to_take())
+            turn.made = client.to_take()
             now += seconds
     return served
 
@@ -104,3 +104,12 @@ def test_no_echo_waits_for_the_handshakes_of_newcomers() -> None:
         assert pusher in late
         left.difference_update(map(id, late))
     assert not left
+
+
+def test_who_has_pushed_is_taken_to_push_still() -> None:
+    """The kernel is not asked for what is there; who sends little again is found out by that."""
+    fairness, pusher, other = Fairness(), Waiting(10), Waiting(30)
+    pusher.share.taken = 4096
+    assert serve(fairness, [pusher, other])[0] is other
+    pusher.share.taken = 10
+    assert serve(fairness, [other, pusher])[0] is pusher

@@ -15,6 +15,9 @@ as much as each of thousands, who have just come, would wait until all of them h
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -134,16 +137,23 @@ class Fairness:
         """It begins to wait: its place is settled now, whoever comes later.
 
         Who pushes gains nothing by having less to read than others who push: each of them is read
-        as far as its bite goes, or small pieces would go back and forth.
+        as far as its bite goes, or small pieces would go back and forth. Who has pushed is taken
+        to do so still, without a look.
         """
-        share, there, held = client.share, client.to_take(), client.held * _HELD_SECONDS
-        share.waits, share.there = True, there if there < BITE_FIRST else BITE_MOST
-        share.new = client.is_new()
-        share.spent = max(share.spent, self._clock)
+        share = client.share
+        there = BITE_FIRST if share.taken >= BITE_FIRST else client.to_take()
+        if there >= BITE_FIRST:
+            there, share.there = BITE_FIRST, BITE_MOST
+        else:
+            share.there = there
+        held = client.held * _HELD_SECONDS
+        expected = there * _READ_SECONDS + held or _LEFT_SECONDS
         share.expected = share.there * _READ_SECONDS + held
-        expected = min(there, BITE_FIRST) * _READ_SECONDS + held or _LEFT_SECONDS
         share.rank = min(int(expected / _LEAST_SECONDS).bit_length(), _HIGHEST_CLASS)
+        if share.spent < self._clock:
+            share.spent = self._clock
         share.end = share.rank * _CLASS_SECONDS + share.spent + expected
+        share.waits, share.new = True, client.is_new()
 
     def charge(self, share: Share, seconds: float, made: int) -> None:
         """So much time was spent for a client, and bytes of records and echoes made."""
@@ -151,7 +161,8 @@ class Fairness:
             seconds = min(seconds, 2 * share.expected + _LEAST_SECONDS)
             share.waits = False
         share.charge(seconds)
-        self._clock = max(self._clock, share.spent)
+        if self._clock < share.spent:
+            self._clock = share.spent
         share.spent = self._clock + seconds + made * _BYTE_SECONDS
 
 
@@ -160,64 +171,72 @@ class Turn:
 
     __slots__ = (
         "_again",
-        "_at",
+        "_clock",
         "_fairness",
         "_group_bytes",
-        "_made",
         "_new_came",
         "_new_seconds",
         "_queue",
         "_rank",
         "_until",
         "goes_on",
+        "made",
     )
 
-    def __init__(self, fairness: Fairness, ready: list[Connection], pace: Pace, now: float) -> None:
+    def __init__(
+        self,
+        fairness: Fairness,
+        ready: list[Connection],
+        pace: Pace,
+        now: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._fairness = fairness
-        self._queue = fairness.order(ready)
+        self._queue = iter(fairness.order(ready))
         self._again: list[Connection] = []  # who may have sent more than was read
-        self._at = 0
         self._rank = -1  # the class of the one that was served last
         self._group_bytes = pace.group_bytes
-        self._made = 0  # bytes of records and echoes in this group
         self._new_came, self._new_seconds = False, _NEWCOMERS_SECONDS
         self._until = now + min(pace.turn_seconds + _READY_SECONDS * len(ready), _LONGEST_TURN)
+        self._clock = clock
+        self.made = 0  # bytes of records and echoes for the client that was served last
         self.goes_on = True
 
-    def next(self, now: float) -> Connection | None:
-        """The next client of this group; None when it is complete.
+    def group(self) -> Iterator[Connection]:
+        """The clients of the next group; before the next one `made` is to be set for each.
 
-        Who has sent more than was read comes again, as long as there is time. When it is up, one
-        of each class that is left is served. What is made before newcomers does not wait for them.
+        Each is charged for the time until the next one is asked for. What is made before newcomers
+        does not wait for them.
         """
-        if self._made >= self._group_bytes:
-            self._made = 0
-            return None
-        in_time = now < self._until
-        if self._at == len(self._queue) and self._again and in_time:
-            again, self._again = [c for c in self._again if c.share.pushes], []
-            self._queue = self._fairness.order(again)
-            self._at, self._rank = 0, -1
-        while self._at < len(self._queue):
-            client = self._queue[self._at]
-            share = client.share
-            if share.new and not self._new_came:
-                self._new_came = True
-                if self._made:
-                    self._made = 0
-                    return None
-            self._at += 1
-            if (in_time and (not share.new or self._new_seconds > 0)) or share.rank != self._rank:
+        made, now = 0, self._clock()
+        while True:
+            for client in self._queue:
+                share = client.share
+                if share.new and not self._new_came:
+                    self._new_came = True
+                    if made:
+                        self._queue = chain((client,), self._queue)
+                        return
+                in_time = now < self._until and (not share.new or self._new_seconds > 0)
+                if not in_time and share.rank == self._rank:
+                    continue  # when the time is up, one of each class that is left is served
                 self._rank = share.rank
-                return client
+                yield client
+                began, now = now, self._clock()
+                self._fairness.charge(share, now - began, self.made)
+                if share.new:
+                    self._new_seconds -= now - began
+                if share.pushes:
+                    self._again.append(client)
+                made += self.made
+                if made >= self._group_bytes:
+                    return
+            if not self._again or now >= self._until:
+                break
+            self._come_again()
         self.goes_on = False
-        return None
 
-    def charge(self, client: Connection, seconds: float, made: int) -> None:
-        """A client was served, in this time; records and echoes were made for it."""
-        self._made += made
-        if client.share.new:
-            self._new_seconds -= seconds
-        if client.share.pushes:
-            self._again.append(client)
-        self._fairness.charge(client.share, seconds, made)
+    def _come_again(self) -> None:
+        """Who has sent more than was read, as long as there is time; some may be gone by now."""
+        again, self._again = [client for client in self._again if client.share.pushes], []
+        self._queue, self._rank = iter(self._fairness.order(again)), -1

@@ -185,12 +185,10 @@ class Server:
         return clients
 
     def _take_group(self, turn: Turn) -> None:
-        """Take what these clients have sent; each is charged for the work that it causes."""
-        most, now = self._clients.most(), time.monotonic()
-        while (client := turn.next(now)) is not None:
-            made = self._take(client, most)
-            began, now = now, time.monotonic()
-            turn.charge(client, now - began, made)
+        """Take what these clients have sent; each is charged for the work it causes."""
+        most = self._clients.most()
+        for client in turn.group():
+            turn.made = self._take(client, most)
 
     def _take(self, client: Connection, most: int) -> int:
         """Up to this number of bytes; how many bytes of records and replies came of them."""
