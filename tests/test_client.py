@@ -539,7 +539,7 @@ def test_the_servers_echo_of_any_text_is_what_must_come_back(texts: list[bytes])
     pipeline.sent(len(wire))
     server.receive(b"PING\n", form)
     events = server.receive(wire, form)
-    echo = b"".join(event.echo for event in events if isinstance(event, Records))
+    echo = b"".join(b"".join(event.echoes) for event in events if isinstance(event, Records))
     assert b"".join(answer.echo for answer in pipeline.receive(echo)) == echo
     assert pipeline.confirmed == len(texts)
 

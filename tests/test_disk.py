@@ -476,9 +476,7 @@ def day_file(archive: Archive) -> Path:
 
 
 def put(archive: Archive, *records: bytes) -> int:
-    for record in records:
-        archive.append(record)
-    return archive.commit(DAY)
+    return archive.commit([*records], DAY)
 
 
 @pytest.mark.parametrize("cut", [5, 8, len(RECORD) - 30], ids=["text", "lines", "head"])

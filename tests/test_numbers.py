@@ -59,10 +59,9 @@ def put(
     owner: str = "",
     day: str = DAY,
 ) -> None:
-    """As the server does: append, commit, note."""
-    for number in numbers:
-        archive.append(record(session, number, text, owner, day))
-    assert archive.commit(day) == len(numbers)
+    """As the server does: commit, note."""
+    batch = [record(session, number, text, owner, day) for number in numbers]
+    assert archive.commit(batch, day) == len(numbers)
     archive.sessions.note(owner, session, numbers[-1])
 
 

@@ -99,10 +99,7 @@ def test_reads_what_the_form_writes(lines: list[bytes], number: int, data: st.Da
     form.at(STAMP)
     if number:
         form.open("s-1", number)
-    written = b""
-    for line in lines:
-        written += form.message(line)
-        form.advance(1)
+    written = b"".join(map(form.message, lines))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(written)))))
     blocks = [written[a:b] for a, b in zip([0, *cuts], [*cuts, len(written)], strict=True)]
     found = [*records(blocks, strict=True)]

@@ -1,6 +1,6 @@
 """The archive: one file a day, which only grows.
 
-Records are appended to a batch; `Archive.commit` writes the batch with one write and, with
+`Archive.commit` writes a batch of records with one write and, with
 ``sync: always``, one fdatasync. What commit has taken may be echoed, and nothing else.
 
 What is not needed for that never stops it: `current.log`, `.msgd.state` and `.msgd.final` are
@@ -60,7 +60,6 @@ class Archive:
         self._works = True  # whether the last batch was taken
         self._refused_at = 0.0
         self._file: DayFile | None = None
-        self._batch: list[bytes] = []
         self._unsynced = False
         self._torn: set[str] = set()  # files whose end is not whole, as found at the start
         self._states = StateFile(directory)
@@ -118,17 +117,12 @@ class Archive:
         others = self.lock.fd, self._directory.fd, self._final.fileno()
         return [*today, *(fd for fd in others if fd >= 0)]
 
-    def append(self, records: bytes) -> None:
-        """Add an entry, one record or several, to the batch."""
-        self._batch.append(records)
-
-    def commit(self, day: str) -> int:
-        """Write the batch to the file of this day; returns how many of its entries are kept.
+    def commit(self, batch: list[bytes], day: str) -> int:
+        """Write entries, one record or several each, to the file of this day; how many are kept.
 
         They are the first ones. With ``sync: always`` they are on stable storage. The others
         are not in the archive, and no part of them is. Raises `Fatal`.
         """
-        batch, self._batch = self._batch, []
         if not batch:
             return 0
         self._save_state()

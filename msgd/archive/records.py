@@ -24,7 +24,7 @@ class Form:
     """Makes the records of one client: of texts that need no more escapes.
 
     It knows nothing of what is kept. `number` is that of the next record in the session, 0
-    where there is none; who has taken records into the archive's batch calls `advance`.
+    where there is none.
     """
 
     __slots__ = ("_begin", "_behind", "_origin", "_stamp", "number")
@@ -46,32 +46,32 @@ class Form:
         self._stamp = stamp
         self._begin = stamp + self._behind
 
-    def advance(self, messages: int) -> None:
-        """This number of records has been taken."""
-        if self.number:
-            self.number += messages
+    def block(self, texts: list[bytes], size: int) -> bytes | None:
+        """The records of these texts, each one line with its line feed.
 
-    def block(self, texts: list[bytes]) -> tuple[bytes, int]:
-        """The records of these texts, each one line with its line feed, and how many bytes were
-        added to the texts.
-
-        The list begins with an empty entry, and the records with the text behind that.
+        The list begins with an empty entry, and the records with the text behind that. None, and
+        no number is taken, where the texts are not ``size`` bytes together.
         """
         messages = len(texts) - 1
         if not self.number:
-            return self._begin.join(texts), messages * len(self._begin)
-        parts, added, first = list[bytes](), 0, 1
-        while first <= messages:  # as many as have all but their last three digits in common
-            thousands, digits = divmod(self.number + first - 1, 1000)
-            count = min(1000 - digits, messages + 1 - first)
+            made = self._begin.join(texts)
+            return made if len(made) == size + messages * len(self._begin) else None
+        parts, first = list[bytes](), 0
+        while first < messages:  # as many as have all but their last three digits in common
+            thousands, digits = divmod(self.number + first, 1000)
+            count = min(1000 - digits, messages - first)
             begin = self._begin + (b"%d" % thousands if thousands else b"")
+            size += count * (len(begin) + len(b"000 "))
             run = [begin] * (3 * count)
             run[1::3] = _DIGITS[digits : digits + count]
-            run[2::3] = texts[first : first + count]
+            run[2::3] = texts[first + 1 : first + 1 + count]
             parts += run
-            added += count * (len(begin) + len(b"000 "))
             first += count
-        return b"".join(parts), added
+        made = b"".join(parts)
+        if len(made) != size:
+            return None
+        self.number += messages
+        return made
 
     def message(self, text: bytes) -> bytes:
         """The record of one text, of one line or several, without its last line feed."""
@@ -79,4 +79,5 @@ class Form:
         begin = self._begin
         if self.number:
             begin += b"%03d" % self.number + (b"+%d " % further if further else b" ")
+            self.number += 1
         return begin + (text.replace(b"\n", b"\n\t") if further else text) + b"\n"

@@ -268,8 +268,9 @@ class Clients:
             if client.output_waits():
                 self._send(client)
             held = client.memory()
-            self._held += held - client.held
-            client.held = held
+            if held != client.held:
+                self._held += held - client.held
+                client.held = held
             if self._stopping and client.is_done():
                 client.leave()
             if client.is_talking() or not self._let_go(client):
@@ -326,7 +327,7 @@ class Clients:
         if client.can_resume():
             self._resumable[client] = None
             self._alarm.at(0.0)
-        else:
+        elif self._resumable:
             self._resumable.pop(client, None)
         wanted, watched = client.wanted(), client.interest
         if wanted == watched:

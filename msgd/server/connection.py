@@ -35,11 +35,11 @@ class Phase(Enum):
     GONE = "closed"
 
 
-# In tuples, as each name of an Enum costs Python 3.11 a call.
+# Named here, as each name of an Enum costs Python 3.11 a call.
 _TALKING = Phase.GREETING, Phase.TALKING
 _THERE = Phase.TALKING, Phase.GREETING, Phase.WAITING
 _CLOSED = Phase.BROKEN, Phase.GONE
-_P = Phase
+_P, _GREETING = Phase, Phase.GREETING
 # From each phase to which others: a client never comes back, but from a verdict.
 _NEXT = {
     _P.GREETING: {_P.TALKING, _P.LEAVING, _P.BROKEN},
@@ -132,88 +132,87 @@ class Connection:
         """Whether to read from this client; all of backpressure is here."""
         if self.half_closed:
             return False
-        if self.phase is Phase.SHUT:  # to throw it away: unread input would reset the stream
-            return True
-        return (
-            self.phase in _TALKING  # 1. a TERM waits for its verdict
-            and not self.protocol.paused  # 2. what was read before comes first
-            and self.pending <= OUTPUT_BYTES  # 3. a client that does not read is not read from
-            and self.transport.remaining != 0  # 4. stopping: what came later is not ours
-        )
+        if self.phase in _TALKING:  # 1. a TERM waits for its verdict
+            return (
+                not self.protocol.paused  # 2. what was read before comes first
+                and self.pending <= OUTPUT_BYTES  # 3. a client that does not read is not read from
+                and self.transport.remaining != 0  # 4. stopping: what came later is not ours
+            )
+        return self.phase is Phase.SHUT  # to throw it away: unread input would reset the stream
 
     def can_resume(self) -> bool:
         """Whether something can be taken of what was read from it before."""
         return (
-            self.phase is Phase.TALKING
-            and (self.quiet or self.protocol.paused)
+            (self.protocol.paused or self.quiet)
+            and self.phase is Phase.TALKING
             and not self.opening
             and self.pending <= OUTPUT_BYTES
         )
 
     def is_new(self) -> bool:
         """Whether its handshake is not done."""
-        return self.phase is Phase.GREETING
+        return self.phase is _GREETING
 
     def to_take(self) -> int:
         """Bytes that wait to be taken from it, read before or not, or as much work as these."""
         if self.protocol.paused:
             return min(self.protocol.held, BITE_FIRST) or 1
         unread = self.transport.unread()
-        return max(unread, _GREETING_BYTES) if self.phase is Phase.GREETING else unread
+        return max(unread, _GREETING_BYTES) if self.phase is _GREETING else unread
 
     def wanted(self) -> int:
         """The events that the selector is to watch for this client."""
-        writes = EVENT_WRITE if self.pending or self.transport.pending else 0
-        return writes | (EVENT_READ if self.wants_read() else 0)
+        reads = EVENT_READ if self.wants_read() else 0
+        return reads | EVENT_WRITE if self.pending or self.transport.pending else reads
 
     def take(self, most: int, stamp: bytes) -> list[Event]:
         """Read once, up to ``most`` bytes, or go on with what was read before; taken apart.
 
         Raises OSError where the connection is broken.
         """
-        share, size = self.share, min(self.share.bite, most)
-        if share.waits:  # no more than what its place among others was settled by
-            size = min(size, max(share.there, BITE_LEAST))
+        share, protocol = self.share, self.protocol
         share.pushes = False
-        if self.phase is Phase.SHUT:
-            self.half_closed = self.half_closed or not self.transport.throw_away()
-            return []
         if self.phase not in _TALKING or self.opening:
+            if self.phase is Phase.SHUT:
+                self.half_closed = self.half_closed or not self.transport.throw_away()
             return []
-        if self.protocol.paused:
+        size = min(share.bite, most)
+        if share.waits and share.there < size:  # no more than its place was settled by
+            size = max(share.there, BITE_LEAST)
+        if protocol.paused:
             self.form.at(stamp)
             size = min(size, BITE_FIRST)  # it has earned larger ones by other requests
-            share.taken, events = size, self.protocol.resume(self.form, size)
+            share.taken, events = size, protocol.resume(self.form, size)
         elif self.quiet and self.transport.unread() == 0:
             self.form.at(stamp)
-            share.taken, events = 0, self.protocol.quiet(self.form)
+            share.taken, events = 0, protocol.quiet(self.form)
         else:
             events = self._receive(size, stamp)
         self.quiet = False
         # A bare message under way is not read on at once: its quiet while would end it too soon.
         share.pushes = (
-            share.taken >= min(size, BITE_FIRST)
+            (share.taken >= BITE_FIRST or share.taken >= size)
             and self.pending <= OUTPUT_BYTES
-            and not self.protocol.unfinished
+            and not protocol.unfinished
         )
-        if self.transport.ended and not (self.half_closed or self.protocol.paused):
+        if self.transport.ended and not (self.half_closed or protocol.paused):
             self.half_closed = True
             self.form.at(stamp)
-            events += self.protocol.end(self.form)
-        if self.phase is Phase.GREETING and self.protocol.greeted:
+            events += protocol.end(self.form)
+        if self.phase is _GREETING and protocol.greeted:
             self.become(Phase.TALKING)
         return events
 
     def _receive(self, size: int, stamp: bytes) -> list[Event]:
-        data = self.transport.receive(size)
         events: list[Event] = []
+        data = self.transport.receive(size)
         self.share.taken = len(data) if data else 0
-        if self.entry is not None and data:
+        if data and self.entry is not None:
             data, events = self.entry.open(self, data)
-        if data:
-            self.form.at(stamp)
-            events += self.protocol.receive(data, self.form)
-        return events
+        if not data:
+            return events
+        self.form.at(stamp)
+        return events + self.protocol.receive(data, self.form)
 
     def is_done(self) -> bool:
         """Whether nothing more is to come from this client, as the server is stopping."""
@@ -223,12 +222,13 @@ class Connection:
             and not (self.protocol.paused or self.protocol.unfinished)
         )
 
-    def queue(self, data: bytes) -> None:
+    def queue(self, *pieces: bytes) -> None:
         """Add to the output. What is queued here is already true: echoes only after a commit."""
         if self.phase not in _CLOSED:
-            self._output.append(data)
-            self.pending += len(data)
-            self._left += len(data)
+            size = sum(map(len, pieces))
+            self._output += pieces
+            self.pending += size
+            self._left += size
 
     def send(self) -> None:
         """Send what the client takes now, once. Raises OSError where the connection is broken."""

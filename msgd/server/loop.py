@@ -218,7 +218,7 @@ class Server:
             match event:
                 case Records():
                     self._owed.append((client, event))
-                    made += len(event.archive) + len(event.echo)
+                    made += event.size() + sum(event.sizes)
                 case Answer():
                     self._owed.append((client, event))
                     made += len(event.data)
@@ -239,17 +239,15 @@ class Server:
         return made
 
     def _commit(self) -> int:
-        """Write the records that echoes are owed for; how many are kept, from the first on."""
-        if not self._owed:
-            return 0
+        """Write the records that echoes are owed for; how many parts are kept, the first ones."""
+        batch = list[bytes]()
         for _, event in self._owed:
             if isinstance(event, Records):
-                self._archive.append(event.archive)
-        if not self._config.metrics_file:
-            return self._archive.commit(self._today)
+                batch += event.archive
         began = time.monotonic()
-        kept = self._archive.commit(self._today)
-        self._figures.commit_seconds.observe(time.monotonic() - began)
+        kept = self._archive.commit(batch, self._today)
+        if batch and self._config.metrics_file:
+            self._figures.commit_seconds.observe(time.monotonic() - began)
         return kept
 
     def _echo(self, kept: int) -> None:
@@ -262,18 +260,19 @@ class Server:
         messages = size = 0
         for client, event in owed:
             match event:
-                case Records() if kept:
-                    kept -= 1
-                    messages += event.messages
-                    size += len(event.archive)
+                case Records():
+                    parts = len(event.archive)
+                    lost = event.cut(kept) if kept < parts else 0
+                    kept = max(kept - parts, 0)
+                    messages += sum(event.messages)
+                    size += event.size()
                     if event.last:
                         self._writers.note(client, event.last)
-                    client.queue(event.echo)
-                case Records():
-                    self._status.refused += event.messages
-                    refusal = client.protocol.refused(event.messages).data
-                    self._figures.refused(NOT_WRITTEN, event.messages)
-                    client.queue(refusal)
+                    client.queue(*event.echoes)
+                    if lost:
+                        self._status.refused += lost
+                        self._figures.refused(NOT_WRITTEN, lost)
+                        client.queue(client.protocol.refused(lost).data)
                 case Answer():
                     client.queue(event.data)
                 case Open():

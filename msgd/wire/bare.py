@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgd.wire.events import Close, Event, Form, records
+from msgd.wire.events import Close, Event, Form, Records, last_number
 from msgd.wire.headers import MESG, NO_SPACE, TOO_LONG
 from msgd.wire.requests import longest, refusal, request
 from msgd.wire.text import escape
@@ -44,6 +44,9 @@ class BareFraming:
         if len(message) - len(b"MESG ") > self._limit:
             return [refusal(TOO_LONG, b""), Close()]
         text = escape(message[5:])
-        return [records(form.message(text), b"MESG " + text, 1, form)]
+        made = Records()
+        made.add(form.message(text), b"MESG " + text, 1)
+        made.last = last_number(form)
+        return [made]
 
     end = quiet

@@ -16,23 +16,46 @@ class Form(Protocol):
     def open(self, session: str, number: int) -> None:
         """From here records are numbered, from this number on."""
 
-    def block(self, texts: list[bytes]) -> tuple[bytes, int]:
-        """The records of these texts, behind an empty entry; and the bytes that were added."""
+    def block(self, texts: list[bytes], size: int) -> bytes | None:
+        """The records of these texts, behind an empty entry; None unless they are this long."""
 
     def message(self, text: bytes) -> bytes:
         """The record of one text, of one line or several."""
 
-    def advance(self, messages: int) -> None:
-        """This number of records has been taken."""
 
+class Records:
+    """Messages in a row as the archive holds them, and the echoes due once they are in it.
 
-class Records(NamedTuple):
-    """Messages as the archive holds them, and the echo that is due once they are in it."""
+    In parts, each of which the archive keeps or does not.
+    """
 
-    archive: bytes
-    echo: bytes
-    messages: int
-    last: int  # the number of the last of them in its session; 0 without one
+    __slots__ = ("archive", "echoes", "last", "messages", "sizes")
+
+    def __init__(self) -> None:
+        self.archive: list[bytes] = []  # the records of each part
+        self.echoes: list[bytes] = []  # of all parts, cut anywhere
+        self.messages: list[int] = []  # how many each part has
+        self.sizes: list[int] = []  # bytes of echoes that each part has
+        self.last = 0  # the number of the last message in its session; 0 without one
+
+    def add(self, archive: bytes, echo: bytes, messages: int) -> None:
+        """One more part."""
+        self.archive.append(archive)
+        self.echoes.append(echo)
+        self.messages.append(messages)
+        self.sizes.append(len(echo))
+
+    def size(self) -> int:
+        """Bytes of records."""
+        return sum(map(len, self.archive))
+
+    def cut(self, kept: int) -> int:
+        """Leave the first parts, which are kept; returns how many messages were in the others."""
+        lost = sum(self.messages[kept:])
+        del self.archive[kept:], self.messages[kept:], self.sizes[kept:]
+        self.echoes = [b"".join(self.echoes)[: sum(self.sizes)]]
+        self.last = self.last - lost if self.last and kept else 0
+        return lost
 
 
 class Answer(NamedTuple):
@@ -70,14 +93,6 @@ class Close(NamedTuple):
 Event = Records | Answer | Terminate | Open | Dropped | Close
 
 
-def records(archive: bytes, echo: bytes, messages: int, form: Form) -> Records:
-    """This number of messages, of which ``form`` has made ``archive``; it goes on behind them."""
-    if not form.number:
-        return Records(archive, echo, messages, 0)
-    form.advance(messages)
-    return Records(archive, echo, messages, last_number(form))
-
-
 def last_number(form: Form) -> int:
-    """The number of the last record that was taken, in a session; else 0."""
+    """The number of the last record that was made, in a session; else 0."""
     return form.number - 1 if form.number else 0

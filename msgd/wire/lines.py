@@ -15,7 +15,6 @@ from msgd.wire.events import (
     Records,
     Terminate,
     last_number,
-    records,
 )
 from msgd.wire.headers import (
     INTERRUPTED,
@@ -45,18 +44,23 @@ class LineFraming:
     __slots__ = (
         "_events",
         "_feeds",
+        "_form",
         "_limit",
         "_lost",
+        "_made",
         "_message",
+        "_piece_bytes",
         "_session",
         "_size",
         "_skip",
         "_tail",
+        "held",
     )
     ending = b"\n"
 
     def __init__(self, message_bytes: int, session: Session) -> None:
         self._limit = message_bytes
+        self._piece_bytes = min(PIECE_BYTES, message_bytes + len(b"MESG \n"))
         self._session = session
         self._tail = bytearray()  # the beginning of a line whose end has not come
         self._skip = False  # that line is too long and answered: its rest is not kept
@@ -64,96 +68,144 @@ class LineFraming:
         self._size = 0  # the bytes of text in it, as they came
         self._feeds = 0  # the lines in it
         self._lost = False  # it is too long and answered: its other lines are not kept
+        self._form: Form  # makes the records; that of the last call
         self._events: list[Event] = []
-
-    @property
-    def held(self) -> int:
-        return len(self._tail) + len(self._message or b"")
+        self._made = Records()  # behind these events
+        self.held = 0  # bytes that are kept, as the last call has left them
 
     def receive(self, data: bytes, form: Form) -> tuple[list[Event], int]:
         """Take all of it, or up to the end of a request that needs an answer before the next.
 
         Returns what came of it, and how much that was.
         """
-        taken = self._take(data, form)
-        events, self._events = self._events, []
-        return events, taken
-
-    def _take(self, data: bytes, form: Form) -> int:
-        start = 0
+        self._form = form
+        start, end, stopped = 0, data.rfind(b"\n") + 1, False
         if self._skip or self._tail:
             start = data.find(b"\n") + 1
-            if start and self._first(data[:start], form):
-                return start
-        end = data.rfind(b"\n") + 1
-        while start < end:
-            start, stopped = self._piece(data, start, end, form)
-            if stopped:
-                return start
-        if end < len(data) and not self._skip:
-            self._keep(data[end:], form)
-        return len(data)
+            stopped = start > 0 and self._first(data[:start])
+        while start < end and not stopped:
+            start = self._blocks(data, start, end)
+            if start < end:
+                start, stopped = self._piece(data, start, end)
+        if not stopped:
+            start = len(data)
+            if end < start and not self._skip:
+                self._keep(data[end:])
+        self.held = len(self._tail) + (len(self._message) if self._message else 0)
+        if self._made.archive:
+            self._gather()
+        events, self._events = self._events, []
+        return events, start
+
+    def _gather(self) -> None:
+        """Whatever comes now stands behind these records."""
+        made, self._made = self._made, Records()
+        made.last = last_number(self._form)
+        self._events.append(made)
+
+    def _add_event(self, event: Event) -> None:
+        if self._made.archive:
+            self._gather()
+        self._events.append(event)
 
     def end(self, form: Form) -> list[Event]:
         return [Dropped(self.held)] if self.held else []
 
-    def _first(self, rest: bytes, form: Form) -> bool:
+    def _first(self, rest: bytes) -> bool:
         """The rest of a line whose beginning came before: no copy of all that came with it."""
         if self._skip:
             self._skip = False
             return False
         line = bytes(self._tail + rest)
         self._tail.clear()
-        return self._line(line, form)
+        return self._line(line)
 
-    def _keep(self, tail: bytes, form: Form) -> None:
+    def _keep(self, tail: bytes) -> None:
         """Keep the beginning of a line, within bounds: a line too long is answered at once."""
         self._tail += tail
         if len(self._tail) > longest(self._limit) + len(b"\r"):
-            self._line(bytes(self._tail) + b"\n", form)
+            self._line(bytes(self._tail) + b"\n")
             self._tail.clear()
             self._skip = True
 
-    def _piece(self, data: bytes, start: int, end: int, form: Form) -> tuple[int, bool]:
-        """Some of the whole lines between the offsets, together where they can be.
+    def _blocks(self, data: bytes, start: int, end: int) -> int:
+        """Take pieces of whole lines as long as each line is a whole message; where that ends.
+
+        Their echo is what was sent, at once: each piece is let go of while it is in the cache. No
+        piece is longer than one message may be: no message in it is too long.
+        """
+        if not self._idle:
+            return start
+        made, first, size = self._made, start, self._piece_bytes
+        while start < end:
+            stop = end if end - start <= size else data.rfind(b"\n", start, start + size) + 1
+            lines = data[start:stop]
+            if not lines.startswith(MESG):
+                break
+            shown = lines if is_plain(lines) else _shown(lines)
+            archive, messages = self._block(shown) if shown else (None, 0)
+            if archive is None:
+                break
+            if shown is not lines:
+                made.echoes += data[first:start], shown
+                first = stop
+            made.archive.append(archive)
+            made.messages.append(messages)
+            made.sizes.append(len(shown))
+            start = stop
+        if first < start:
+            made.echoes.append(data[first:start])
+        return start
+
+    def _block(self, lines: bytes) -> tuple[bytes | None, int]:
+        """The records of these lines, or None unless each is a whole message; how many lines.
+
+        Only C code runs once a line in here. The length of all texts proves that every line had
+        its header.
+        """
+        texts = [b"", *map(bytes.removeprefix, BytesIO(lines), repeat(b"MESG "))]
+        messages = len(texts) - 1
+        return self._form.block(texts, len(lines) - messages * len(b"MESG ")), messages
+
+    def _piece(self, data: bytes, start: int, end: int) -> tuple[int, bool]:
+        """Some of the whole lines between the offsets, which are not all messages of one line.
 
         Returns the offset behind them, and whether the last of them needs an answer. A piece of
-        several lines is no longer than one message may be: no message in it is too long.
+        several lines is no longer than one message may be, as above.
         """
-        stop, size = end, min(PIECE_BYTES, self._limit + len(b"MESG \n"))
-        if end - start > size:
-            stop = data.rfind(b"\n", start, start + size) + 1 or data.index(b"\n", start) + 1
+        stop = end
+        if end - start > self._piece_bytes:
+            stop = data.rfind(b"\n", start, start + self._piece_bytes) + 1
+            if not stop:
+                stop = data.index(b"\n", start) + 1
+                return stop, self._line(data[start:stop])
             last = data.rfind(b"\nMESG ", start, stop)  # cut no message, if that can be
             stop = data.index(b"\n", last + 1) + 1 if last >= 0 else stop
-        if stop - start <= size:
-            return self._lines(data[start:stop], start, form)
-        return stop, self._line(data[start:stop], form)
+        return self._lines(data[start:stop], start)
 
-    def _lines(self, lines: bytes, start: int, form: Form) -> tuple[int, bool]:
-        """Lines that begin at this offset: as one block, if they can be, or runs of messages."""
-        if self._idle and self._block(lines, form):
-            return start + len(lines), False
+    def _lines(self, lines: bytes, start: int) -> tuple[int, bool]:
+        """Lines that begin at this offset: runs of messages, and others one by one."""
         at = 0
         while at < len(lines):
-            end = self._together(lines, at, form)
+            end = self._together(lines, at)
             if end == at:
                 end = lines.index(b"\n", at) + 1
-                if self._line(lines[at:end], form):
+                if self._line(lines[at:end]):
                     return start + end, True
             at = end
         return start + len(lines), False
 
-    def _together(self, lines: bytes, at: int, form: Form) -> int:
+    def _together(self, lines: bytes, at: int) -> int:
         """Take those lines from this offset on that can be taken together; where they end."""
         if lines.startswith(_MESSAGE, at):
             run = _MESSAGES.match(lines, at) if self._idle else None
             if run is not None:
-                self._run(run[0], form)
+                self._run(run[0])
         else:  # a flood of nonsense must not cost more than it costs to send
             run = _NONSENSE.match(lines, at) if self._message is None else None
             if run is not None:
                 refused = refusal(UNKNOWN, b"\n").data
-                self._events.append(Answer(refused * run[0].count(b"\n")))
+                self._add_event(Answer(refused * run[0].count(b"\n")))
         return at if run is None else run.end()
 
     @property
@@ -161,51 +213,33 @@ class LineFraming:
         """Whether whole messages can go into the archive together."""
         return self._message is None and not self._session.refusal
 
-    def _block(self, lines: bytes, form: Form) -> bool:
-        """Take lines together if each is a whole message: their echo is these lines.
-
-        Only C code runs once a line in here. The length of the joined records proves that
-        every line had its header.
-        """
-        if not lines.startswith(MESG):
-            return False
-        if not is_plain(lines):
-            if not lines.isascii() and lines.count(b"\nMESG ") + 1 != lines.count(b"\n"):
-                return False  # no text is taken apart twice
-            lines = _archived(lines)
-        texts = [b"", *map(bytes.removeprefix, BytesIO(lines), repeat(b"MESG "))]
-        messages = len(texts) - 1
-        archive, added = form.block(texts)
-        if len(archive) - len(lines) != added - messages * len(b"MESG "):
-            return False
-        self._events.append(records(archive, lines, messages, form))
-        return True
-
-    def _run(self, lines: bytes, form: Form) -> None:
+    def _run(self, lines: bytes) -> None:
         """Whole messages, of one line or several."""
-        if self._block(lines, form):
-            return
         lines = _archived(lines)
-        archive, messages = [], _WHOLE.findall(lines)
-        for message in messages:
+        if b"\nMORE " not in lines and lines.startswith(MESG):
+            block, messages = self._block(lines)
+            assert block is not None
+            self._made.add(block, lines, messages)
+            return
+        whole = _WHOLE.findall(lines)
+        archive = []
+        for message in whole:
             head, feed, last = message[5:-1].rpartition(b"\nMESG ")
             text = head.replace(b"\nMORE ", b"\n") + feed[:1] + last
-            archive.append(form.message(text))
-            form.advance(1)
-        event = Records(b"".join(archive), lines, len(messages), last_number(form))
-        self._events.append(event)
+            archive.append(self._form.message(text))
+        self._made.add(b"".join(archive), lines, len(whole))
 
-    def _line(self, line: bytes, form: Form) -> bool:
+    def _line(self, line: bytes) -> bool:
         """A line by itself, with its line feed; returns whether it needs an answer first."""
         line = line[:-1].removesuffix(b"\r")
         if line.startswith(_MESSAGE):
-            self._text(line, form)
+            self._text(line)
             return False
         event = self._other(line)
-        self._events.append(event)
+        self._add_event(event)
         return event.__class__ is Terminate or event.__class__ is Open
 
-    def _text(self, line: bytes, form: Form) -> None:
+    def _text(self, line: bytes) -> None:
         """A line of a message: MESG ends it."""
         if self._message is None:
             self._message, self._lost = bytearray(), False
@@ -214,15 +248,15 @@ class LineFraming:
             self._add(line[5:])
         if line.startswith(MESG):
             if not self._lost:
-                self._end(bytes(self._message[:-1]), form)
+                self._end(bytes(self._message[:-1]))
             self._message = None
 
-    def _end(self, text: bytes, form: Form) -> None:
+    def _end(self, text: bytes) -> None:
         """A message is complete."""
         if self._session.refusal:
             self._fail(self._session.refusal)
             return
-        self._events.append(records(form.message(text), encode_message(text), 1, form))
+        self._made.add(self._form.message(text), encode_message(text), 1)
 
     def _add(self, text: bytes) -> None:
         """Keep a line of a message, within bounds: a message too long is answered at once.
@@ -242,7 +276,7 @@ class LineFraming:
 
     def _fail(self, reason: str) -> None:
         """A message is not archived."""
-        self._events.append(refusal(self._session.fail(reason), b"\n"))
+        self._add_event(refusal(self._session.fail(reason), b"\n"))
 
     def _other(self, line: bytes) -> Event:
         """Any other request; it ends a message whose MESG has not come, which is dropped."""
@@ -267,6 +301,16 @@ class LineFraming:
             self._session.refuse()
             return refusal(reason, b"\n")
         return asked
+
+
+def _shown(lines: bytes) -> bytes:
+    """Whole lines, which need an escape; nothing, where they are not all messages of one line.
+
+    Where that is dear to find out later: no text is taken apart twice.
+    """
+    if not lines.isascii() and lines.count(b"\nMESG ") + 1 != lines.count(b"\n"):
+        return b""
+    return _archived(lines)
 
 
 def _archived(lines: bytes) -> bytes:

@@ -36,7 +36,18 @@ class ServerProtocol:
     was received behind it is not looked at before `resume`.
     """
 
-    __slots__ = ("_asked", "_framing", "_greeting", "_limit", "_line_only", "_rest", "_session")
+    __slots__ = (
+        "_asked",
+        "_framing",
+        "_greeting",
+        "_limit",
+        "_line_only",
+        "_rest",
+        "_session",
+        "held",
+        "paused",
+        "unfinished",
+    )
 
     def __init__(self, message_bytes: int, line_only: bool = False) -> None:
         """``line_only``: bare framing is refused."""
@@ -47,22 +58,32 @@ class ServerProtocol:
         self._session = Session()
         self._asked: Terminate | Open | None = None  # what needs an answer before more is read
         self._rest = bytearray()  # what came behind that
+        self.paused = False  # an answer is due first, or there is more to `resume` with
+        # Bytes that are kept: messages that are not complete, and what waits for `resume`.
+        self.held = 0
+        self.unfinished = False  # a bare message is under way, which a quiet while ends
 
     def receive(self, data: bytes, form: Form) -> list[Event]:
         """Take bytes from the client, cut anywhere."""
-        if self._asked is not None or self._rest:
+        if self.paused:
             self._rest += data
+            self.held += len(data)
             return []
-        if self._framing is None:
+        framing = self._framing
+        if framing is None:
             return self._greet(data, form)
-        events, taken = self._framing.receive(data, form)
+        events, taken = framing.receive(data, form)
         if taken < len(data):
             self._rest += data[taken:]
-        return self._noted(events)
+        return self._noted(events, framing)
 
-    def _noted(self, events: list[Event]) -> list[Event]:
+    def _noted(self, events: list[Event], framing: LineFraming | BareFraming) -> list[Event]:
+        """What these events leave behind, for those who ask at every turn."""
         last = events[-1] if events else None
         self._asked = last if isinstance(last, _NEEDS_ANSWER) else None
+        self.paused = self._asked is not None or len(self._rest) > 0
+        self.held = len(self._rest) + framing.held
+        self.unfinished = framing.held > 0 and isinstance(framing, BareFraming)
         return events
 
     def _greet(self, data: bytes, form: Form) -> list[Event]:
@@ -92,33 +113,18 @@ class ServerProtocol:
         """Whether the handshake is done."""
         return len(self._greeting) >= len(PING)
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether a bare message is under way, which a quiet while ends."""
-        return isinstance(self._framing, BareFraming) and self._framing.held > 0
-
-    @property
-    def held(self) -> int:
-        """Bytes that are kept: messages that are not complete, and what waits for `resume`."""
-        return len(self._rest) + (self._framing.held if self._framing is not None else 0)
-
-    @property
-    def paused(self) -> bool:
-        """Whether an answer is due first, or there is more to `resume` with."""
-        return self._asked is not None or bool(self._rest)
-
     def resume(self, form: Form, most: int) -> list[Event]:
         """Go on behind what has been answered, with up to ``most`` bytes."""
         assert self._framing is not None  # it is paused
         events, taken = self._framing.receive(bytes(self._rest[:most]), form)
         del self._rest[:taken]
-        return self._noted(events)
+        return self._noted(events, self._framing)
 
     def quiet(self, form: Form) -> list[Event]:
         """The client has been quiet for long enough to end a bare message."""
         if self.paused or not isinstance(self._framing, BareFraming):
             return []
-        return self._noted(self._framing.quiet(form))
+        return self._noted(self._framing.quiet(form), self._framing)
 
     def end(self, form: Form) -> list[Event]:
         """The client has closed its side of the stream (half-close, RFC 9293, section 3.6).
@@ -128,7 +134,7 @@ class ServerProtocol:
         if self._framing is None:
             unfit = self._greeting[4:] == b"\r"
             return [*([self.reply(FAIL, NO_HANDSHAKE)] if unfit else []), Close()]
-        return [*self._noted(self._framing.end(form)), Close()]
+        return [*self._noted(self._framing.end(form), self._framing), Close()]
 
     def reply(self, header: bytes, text: str = "") -> Answer:
         """A reply in the framing of this client; before there is one, a whole line."""
