@@ -21,7 +21,7 @@ from msgd.config.options import load
 from msgd.server.addresses import tcp, unix
 from msgd.server.clients import Clients
 from msgd.server.connection import Connection
-from msgd.server.fairness import Fairness, Pace, Turn
+from msgd.server.fairness import BITE_MOST, Fairness, Pace, Turn
 from msgd.server.figures import Figures
 from msgd.server.sessions import Writers
 from msgd.server.timers import Alarm
@@ -307,6 +307,27 @@ class _Told(Plain):
 
     def unacknowledged(self) -> int:
         return self.left
+
+
+class _Piece(bytes):
+    """Tells when it is let go of."""
+
+    gone = False
+
+    def __del__(self) -> None:
+        _Piece.gone = True
+
+
+def test_what_is_left_of_an_echo_keeps_no_more_than_itself() -> None:
+    """The bound on memory counts what is not sent yet, not what it was a part of."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        client = Connection(Plain(ours), tcp("127.0.0.1", 1), ServerProtocol(100), None)
+        client.queue(_Piece(b"x" * BITE_MOST))
+        client.send()
+        assert 0 < client.pending < BITE_MOST
+        assert _Piece.gone
 
 
 def test_only_who_acknowledges_takes_output() -> None:

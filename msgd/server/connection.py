@@ -7,7 +7,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING
 
 from msgd.archive.records import Form
-from msgd.server.fairness import BITE_FIRST, BITE_LEAST, Share
+from msgd.server.fairness import BITE_FIRST, BITE_LEAST, BITE_MOST, Share
 from msgd.server.transport import Plain
 
 if TYPE_CHECKING:
@@ -244,8 +244,9 @@ class Connection:
             sent -= len(self._output[done])
             done += 1
         del self._output[:done]
-        if sent:
-            self._output[0] = memoryview(self._output[0])[sent:]
+        if sent:  # a view of the rest keeps the whole piece, which is not counted
+            rest = memoryview(self._output[0])[sent:]
+            self._output[0] = bytes(rest) if len(rest) <= BITE_MOST else rest
 
     def output_waits(self) -> bool:
         """Whether there is output that the kernel has not taken."""
