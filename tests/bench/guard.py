@@ -36,13 +36,15 @@ for _ in range(int(sys.argv[1])):
 YARDSTICK_ROUNDS = 1_000
 
 # Callgrind is slow, and how much the daemon reads at once depends on its speed. It is to work as
-# if it were not slow.
+# if it were not slow. And it is to sleep: how often it would look for the next message instead
+# depends on what else the machine does.
 UNHURRIED = """
 import sys
 from math import inf
-from msgd import daemon
 from msgd.server import fairness
 fairness.BITE_SECONDS = inf
+fairness.UNSYNCED = fairness.UNSYNCED._replace(awake_seconds=0.0)
+from msgd import daemon
 sys.exit(daemon.main())
 """
 
