@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import shutil
 import signal
 import time
@@ -192,9 +193,9 @@ def test_failed_sync_of_the_directory_ends_the_daemon(
     assert "archive: fsync: Input/output error" in msgd.log
 
 
-@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
 def test_without_descriptors_it_serves_who_is_there_and_does_not_spin(start: Start) -> None:
-    msgd = start(CONFIG, wrapper=("prlimit", "--nofile=40:40"))
+    msgd = start(CONFIG)
+    resource.prlimit(msgd.pid, resource.RLIMIT_NOFILE, (40, 40))
     with ExitStack() as stack:
         first = stack.enter_context(msgd.line_client())
         clients = [stack.enter_context(msgd.connect()) for _ in range(60)]
@@ -214,10 +215,10 @@ def test_without_descriptors_it_serves_who_is_there_and_does_not_spin(start: Sta
     assert len(re.findall("accepting connections again", msgd.log)) == 1
 
 
-@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
 def test_without_descriptors_a_new_file_can_be_made(start: Start) -> None:
     """As at midnight: the file takes the descriptor of the old one, its directory needs another."""
-    msgd = start(CONFIG, wrapper=("prlimit", "--nofile=40:40"))
+    msgd = start(CONFIG)
+    resource.prlimit(msgd.pid, resource.RLIMIT_NOFILE, (40, 40))
     with msgd.line_client() as client, ExitStack() as stack:
         for _ in range(60):
             stack.enter_context(msgd.connect())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -69,6 +71,22 @@ def test_a_local_client_has_its_process_and_user_in_the_record(start: Start, pat
     assert daemon.archive().decode().endswith(origin)
     assert daemon.stop() == 0
     assert not path.exists()
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
+def test_with_few_descriptors_too_there_is_a_place_for_a_local_client(
+    start: Start, path: Path
+) -> None:
+    """The hard limit of descriptors is lower than what `limits.clients` needs."""
+    daemon = start(f"listen: [127.0.0.1, {path}]\n", wrapper=("prlimit", "--nofile=300:300"))
+    daemon.wait_log("limits.clients: 4096 need 4352 descriptors, .* is 300: up to 44 are let in")
+    with ExitStack() as stack:
+        for _ in range(44):
+            stack.enter_context(daemon.line_client())
+        with daemon.connect() as one_more:
+            assert one_more.rest() == b"FAIL busy\n"
+        with Local(path) as client:
+            assert client.ask(b"PING\nMESG a\n", 12) == b"PONG\nMESG a\n"
 
 
 def test_a_bare_local_client_and_a_stop_by_password(start: Start, path: Path) -> None:

@@ -11,8 +11,11 @@ log = logging.getLogger("msgd")
 _SPARE_DESCRIPTORS = 256
 
 
-def allow_descriptors(clients: int) -> None:
-    """Each client takes a descriptor; the soft limit is low for the sake of select(2) only."""
+def allow_descriptors(clients: int) -> int:
+    """Each client takes a descriptor; the soft limit is low for the sake of select(2) only.
+
+    Returns how many clients there are descriptors for, up to this number.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = clients + _SPARE_DESCRIPTORS
     try:
@@ -20,10 +23,15 @@ def allow_descriptors(clients: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
     except OSError as error:
         log.warning("limits.clients: the limit of descriptors stays %d: %s", soft, error.strerror)
-    if hard < needed:
-        log.warning(
-            "limits.clients: %d need %d descriptors, but the limit (ulimit -Hn) is %d",
-            clients,
-            needed,
-            hard,
-        )
+    if hard >= needed:
+        return clients
+    fit = max(hard - _SPARE_DESCRIPTORS, 1)
+    log.warning(
+        "limits.clients: %d need %d descriptors, but the limit (ulimit -Hn) is %d: "
+        "up to %d are let in",
+        clients,
+        needed,
+        hard,
+        fit,
+    )
+    return fit

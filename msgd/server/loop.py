@@ -97,6 +97,7 @@ class Server:
     def run(self, reload: Callable[[], Config], signals: Signals) -> None:
         """Serve until asked to stop; raises `Fatal`. SIGHUP calls ``reload``."""
         self._load, self._signals = reload, signals
+        self._config = _allowed(self._config)
         self._selector = selectors.DefaultSelector()
         self._clients = Clients(
             self._selector,
@@ -123,7 +124,6 @@ class Server:
         log.info("stopped; %s", self._status)
 
     def _start(self) -> None:
-        allow_descriptors(self._config.limits.clients)
         # A freed block of this size raises malloc's thresholds (mallopt(3)): buffers are then
         # taken from memory that is already there, without a page fault for every 4 KiB.
         block = bytearray(8 << 20)
@@ -402,7 +402,7 @@ class Server:
                 log.warning("%s: a change needs a restart", key)
                 config = config._replace(**{key: getattr(self._config, key)})
         clock = Clock(config.time_zone)
-        allow_descriptors(config.limits.clients)
+        config = _allowed(config)
         self._clients.configure(config)
         self._config, self._clock = config, clock
         self._guard.configure(config)
@@ -412,6 +412,12 @@ class Server:
         self._housekeeper.wish(self._today)
         self._housekeeper.step(config.keep_days, config.compress)
         log.info("configuration read again")
+
+
+def _allowed(config: Config) -> Config:
+    """No more clients than descriptors: else those over TCP take the places kept for the socket."""
+    clients = allow_descriptors(config.limits.clients)
+    return config._replace(limits=config.limits._replace(clients=clients))
 
 
 def _waits(client: Connection) -> bool:
