@@ -174,6 +174,7 @@ class Turn:
         "_clock",
         "_fairness",
         "_group_bytes",
+        "_highest",
         "_new_came",
         "_new_seconds",
         "_queue",
@@ -192,9 +193,10 @@ class Turn:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fairness = fairness
-        self._queue = iter(fairness.order(ready))
+        self._queue: Iterator[Connection] = iter(())
+        self._rank = self._highest = -1  # the class of who was served last; the last of the queue
         self._again: list[Connection] = []  # who may have sent more than was read
-        self._rank = -1  # the class of the one that was served last
+        self._begin(ready)
         self._group_bytes = pace.group_bytes
         self._new_came, self._new_seconds = False, _NEWCOMERS_SECONDS
         self._until = now + min(pace.turn_seconds + _READY_SECONDS * len(ready), _LONGEST_TURN)
@@ -229,14 +231,19 @@ class Turn:
                 if share.pushes:
                     self._again.append(client)
                 made += self.made
+                if now >= self._until and self._rank == self._highest:
+                    break  # nobody is left of another class
                 if made >= self._group_bytes:
                     return
             if not self._again or now >= self._until:
                 break
-            self._come_again()
+            again, self._again = self._again, []
+            self._begin([client for client in again if client.share.pushes])  # some may be gone
         self.goes_on = False
 
-    def _come_again(self) -> None:
-        """Who has sent more than was read, as long as there is time; some may be gone by now."""
-        again, self._again = [client for client in self._again if client.share.pushes], []
-        self._queue, self._rank = iter(self._fairness.order(again)), -1
+    def _begin(self, clients: list[Connection]) -> None:
+        """Serve these: who is ready; as long as there is time, who has sent more than was read."""
+        ordered = self._fairness.order(clients)
+        self._queue = iter(ordered)
+        self._rank = -1
+        self._highest = ordered[-1].share.rank if ordered else -1
