@@ -106,10 +106,15 @@ def test_no_echo_waits_for_the_handshakes_of_newcomers() -> None:
     assert not left
 
 
-def test_who_has_pushed_is_taken_to_push_still() -> None:
-    """The kernel is not asked for what is there; who sends little again is found out by that."""
-    fairness, pusher, other = Fairness(), Waiting(10), Waiting(30)
-    pusher.share.taken = 4096
-    assert serve(fairness, [pusher, other])[0] is other
-    pusher.share.taken = 10
-    assert serve(fairness, [other, pusher])[0] is pusher
+def test_newcomers_come_in_however_many_are_talking() -> None:
+    """After a storm of connections those who are in fill each turn, and more wait outside."""
+    fairness, talking = Fairness(), [Waiting(30) for _ in range(1000)]
+    newcomers = [Waiting(5, new=True) for _ in range(100)]
+    served = serve(fairness, [*talking, *newcomers], 0.0001)
+    assert len([client for client in served if client.new]) >= 30
+
+
+def test_who_has_pushed_is_not_taken_to_push_still() -> None:
+    fairness, polite, pusher = Fairness(), Waiting(30), Waiting(100_000)
+    polite.share.taken = 100_000
+    assert serve(fairness, [pusher, polite], 0.001)[0] is polite

@@ -47,8 +47,8 @@ _CLASS_SECONDS = 1e9  # more than a clock ever shows: classes first, shares with
 # So much longer is a turn for each client that is ready: to find them stays a small part of it.
 _READY_SECONDS = 20e-6
 _LONGEST_TURN = 0.015
-# Of that for newcomers, whose handshakes take up to a millisecond: with a thousand of them at once
-# each turn would be as long as it may be, and a message waits for two.
+# Newcomers have time of their own, however many are talking, and no more: their handshakes take up
+# to a millisecond, and with a thousand of them at once a message would wait for some turns.
 _NEWCOMERS_SECONDS = 0.003
 
 
@@ -137,11 +137,10 @@ class Fairness:
         """It begins to wait: its place is settled now, whoever comes later.
 
         Who pushes gains nothing by having less to read than others who push: each of them is read
-        as far as its bite goes, or small pieces would go back and forth. Who has pushed is taken
-        to do so still, without a look.
+        as far as its bite goes, or small pieces would go back and forth.
         """
         share = client.share
-        there = BITE_FIRST if share.taken >= BITE_FIRST else client.to_take()
+        there = client.to_take()
         if there >= BITE_FIRST:
             there, share.there = BITE_FIRST, BITE_MOST
         else:
@@ -174,7 +173,6 @@ class Turn:
         "_clock",
         "_fairness",
         "_group_bytes",
-        "_highest",
         "_new_came",
         "_new_seconds",
         "_queue",
@@ -193,10 +191,9 @@ class Turn:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fairness = fairness
-        self._queue: Iterator[Connection] = iter(())
-        self._rank = self._highest = -1  # the class of who was served last; the last of the queue
+        self._queue = iter(fairness.order(ready))
+        self._rank = -1  # the class of the one that was served last
         self._again: list[Connection] = []  # who may have sent more than was read
-        self._begin(ready)
         self._group_bytes = pace.group_bytes
         self._new_came, self._new_seconds = False, _NEWCOMERS_SECONDS
         self._until = now + min(pace.turn_seconds + _READY_SECONDS * len(ready), _LONGEST_TURN)
@@ -219,7 +216,7 @@ class Turn:
                     if made:
                         self._queue = chain((client,), self._queue)
                         return
-                in_time = now < self._until and (not share.new or self._new_seconds > 0)
+                in_time = self._new_seconds > 0 if share.new else now < self._until
                 if not in_time and share.rank == self._rank:
                     continue  # when the time is up, one of each class that is left is served
                 self._rank = share.rank
@@ -231,19 +228,14 @@ class Turn:
                 if share.pushes:
                     self._again.append(client)
                 made += self.made
-                if now >= self._until and self._rank == self._highest:
-                    break  # nobody is left of another class
                 if made >= self._group_bytes:
                     return
             if not self._again or now >= self._until:
                 break
-            again, self._again = self._again, []
-            self._begin([client for client in again if client.share.pushes])  # some may be gone
+            self._come_again()
         self.goes_on = False
 
-    def _begin(self, clients: list[Connection]) -> None:
-        """Serve these: who is ready; as long as there is time, who has sent more than was read."""
-        ordered = self._fairness.order(clients)
-        self._queue = iter(ordered)
-        self._rank = -1
-        self._highest = ordered[-1].share.rank if ordered else -1
+    def _come_again(self) -> None:
+        """Who has sent more than was read, as long as there is time; some may be gone by now."""
+        again, self._again = [client for client in self._again if client.share.pushes], []
+        self._queue, self._rank = iter(self._fairness.order(again)), -1
