@@ -73,20 +73,16 @@ class Driver:
             assert self.asked is None or isinstance(event, Close)
             if isinstance(event, Records):
                 assert bool(event.last) == bool(self.session)
-                writes = range(self.written, self.written + len(event.archive))
-                self.written = writes.stop
-                kept = 0
-                while not failed and kept < len(writes):
-                    failed = writes[kept] + 1 in self.broken
-                    kept += not failed
-                lost = event.cut(kept)
+                self.written += 1
+                failed = failed or self.written in self.broken
+                if failed:
+                    self.replies += self.protocol.refused(event.messages).data
+                    continue
                 self.archive += b"".join(event.archive)
                 self.replies += b"".join(event.echoes)
-                self.messages += sum(event.messages)
+                self.messages += event.messages
                 if event.last:
                     self.sessions[self.session] = event.last
-                if lost:
-                    self.replies += self.protocol.refused(lost).data
             elif isinstance(event, Answer):
                 self.replies += event.data
             elif isinstance(event, Terminate | Open):

@@ -477,7 +477,7 @@ def day_file(archive: Archive) -> Path:
 
 
 def put(archive: Archive, *records: bytes) -> int:
-    return archive.commit([*records], DAY)
+    return archive.commit([[record] for record in records], DAY)
 
 
 @pytest.mark.parametrize("cut", [5, 8, len(RECORD) - 30], ids=["text", "lines", "head"])

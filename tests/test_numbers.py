@@ -60,7 +60,7 @@ def put(
     day: str = DAY,
 ) -> None:
     """As the server does: commit, note."""
-    batch = [record(session, number, text, owner, day) for number in numbers]
+    batch = [[record(session, number, text, owner, day)] for number in numbers]
     assert archive.commit(batch, day) == len(numbers)
     archive.sessions.note(owner, session, numbers[-1])
 

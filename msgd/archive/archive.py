@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable
 
-from msgd.archive.dayfile import FULL, DayFile, explain
+from msgd.archive.dayfile import FULL, Batch, DayFile, explain
 from msgd.archive.days import elapsed
 from msgd.archive.directory import Directory
 from msgd.archive.final import FinalFile
@@ -117,8 +117,8 @@ class Archive:
         others = self.lock.fd, self._directory.fd, self._final.fileno()
         return [*today, *(fd for fd in others if fd >= 0)]
 
-    def commit(self, batch: list[bytes], day: str) -> int:
-        """Write entries, one record or several each, to the file of this day; how many are kept.
+    def commit(self, batch: Batch, day: str) -> int:
+        """Write the batch to the file of this day; returns how many of its entries are kept.
 
         They are the first ones. With ``sync: always`` they are on stable storage. The others
         are not in the archive, and no part of them is. Raises `Fatal`.
@@ -138,7 +138,7 @@ class Archive:
             self._works = True
         return kept
 
-    def _keep(self, batch: list[bytes], day: str) -> tuple[int, OSError | None]:
+    def _keep(self, batch: Batch, day: str) -> tuple[int, OSError | None]:
         """Write to the file until it is still in its place afterwards: an echo for a record in
         a file that was deleted or moved away would be a lie. Raises OSError, `Fatal`.
         """

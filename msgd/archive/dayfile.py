@@ -11,7 +11,7 @@ import logging
 import os
 from bisect import bisect_right
 from contextlib import suppress
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from msgd.archive.final import is_plain
 from msgd.archive.records import MARK
@@ -25,6 +25,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _JOIN_BYTES = 1 << 20  # of many entries, that may be copied together
 _TAIL_BYTES = 4096  # looked at first for whether the end is whole
+
+Batch = list[list[bytes]]  # entries, each of which is kept whole or not at all; in pieces
 
 _HINTS = {
     errno.ENOSPC: "free some space",
@@ -119,7 +121,7 @@ class DayFile:
         self._seen = status.st_size
         return (status.st_dev, status.st_ino) == self._identity
 
-    def append(self, batch: list[bytes]) -> tuple[int, OSError | None]:
+    def append(self, batch: Batch) -> tuple[int, OSError | None]:
         """Write all of the batch, or a beginning of it, and say why not all.
 
         `is_in_place` is to be asked just before. Returns how many of its entries the file now
@@ -132,42 +134,43 @@ class DayFile:
         if self._mark:
             return self._append_behind_mark(batch)
         self.begin = self.end
-        size, written, error = sum(map(len, batch)), 0, None
+        pieces = [*chain.from_iterable(batch)]
+        size, written, error = sum(map(len, pieces)), 0, None
         try:
-            if len(batch) <= _IOV_MAX:
-                written = os.writev(self._fd, batch)
+            if len(pieces) <= _IOV_MAX:
+                written = os.writev(self._fd, pieces)
             elif size <= _JOIN_BYTES:  # which is faster than several calls
-                written = os.write(self._fd, b"".join(batch))
+                written = os.write(self._fd, b"".join(pieces))
             if written < size:  # more than one call takes, or a device that is almost full
-                written, error = self._write_rest(batch, written)
+                written, error = self._write_rest(pieces, written)
         except OSError as failure:
             error = failure
         self.end = self._seen = self.end + written
         return (len(batch), None) if error is None else (self._keep_whole(batch, written), error)
 
-    def _append_behind_mark(self, batch: list[bytes]) -> tuple[int, OSError | None]:
+    def _append_behind_mark(self, batch: Batch) -> tuple[int, OSError | None]:
         """The mark goes with the batch, so that nothing is ever seen of one without the other."""
         self._mark = False
-        kept, error = self.append([MARK, *batch])
+        kept, error = self.append([[MARK], *batch])
         self._mark |= not kept
         return max(kept - 1, 0), error
 
-    def _write_rest(self, batch: list[bytes], written: int) -> tuple[int, OSError | None]:
-        """As much as the device takes, without copying the entries together."""
-        sizes = [*accumulate(map(len, batch))]
+    def _write_rest(self, pieces: list[bytes], written: int) -> tuple[int, OSError | None]:
+        """As much as the device takes, without copying the pieces together."""
+        sizes = [*accumulate(map(len, pieces))]
         try:
             while written < sizes[-1]:
                 first = bisect_right(sizes, written)
-                group: list[bytes | memoryview] = [*batch[first : first + _IOV_MAX]]
-                group[0] = memoryview(batch[first])[written - sizes[first] :]
+                group: list[bytes | memoryview] = [*pieces[first : first + _IOV_MAX]]
+                group[0] = memoryview(pieces[first])[written - sizes[first] :]
                 written += os.writev(self._fd, group)
         except OSError as error:
             return written, error
         return written, None
 
-    def _keep_whole(self, batch: list[bytes], written: int) -> int:
+    def _keep_whole(self, batch: Batch, written: int) -> int:
         """Cut off a part of an entry; how many are there whole."""
-        sizes = [*accumulate(map(len, batch))]
+        sizes = [*accumulate(sum(map(len, entry)) for entry in batch)]
         kept = bisect_right(sizes, written)
         self._cut_back(written - (sizes[kept - 1] if kept else 0))
         return kept

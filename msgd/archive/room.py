@@ -10,6 +10,8 @@ from contextlib import suppress
 from itertools import accumulate
 from typing import Protocol
 
+from msgd.archive.dayfile import Batch
+
 _PLENTY = 1 << 60
 _LOOK_SECONDS = 1.0  # others write to the file system, too
 
@@ -30,12 +32,12 @@ class Room:
         self._left = 0
         self._look_at = 0.0
 
-    def fit(self, batch: list[bytes]) -> tuple[list[bytes], OSError | None]:
+    def fit(self, batch: Batch) -> tuple[Batch, OSError | None]:
         """The first entries of the batch that may be written, and why not all of them."""
-        size = sum(map(len, batch))
-        if self._take(size):
+        sizes = [sum(map(len, entry)) for entry in batch]
+        if self._take(sum(sizes)):
             return batch, None
-        fitting = bisect_right([*accumulate(map(len, batch))], self._left)
+        fitting = bisect_right([*accumulate(sizes)], self._left)
         self._left = 0  # the next batch looks anew
         return batch[:fitting], OSError(errno.ENOSPC, "less than limits.keep_free is free")
 

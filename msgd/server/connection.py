@@ -244,9 +244,10 @@ class Connection:
             sent -= len(self._output[done])
             done += 1
         del self._output[:done]
-        if sent:  # a view of the rest keeps the whole piece, which is not counted
+        if sent:  # a view of the rest keeps the whole piece, and that is not counted
             rest = memoryview(self._output[0])[sent:]
-            self._output[0] = bytes(rest) if len(rest) <= BITE_MOST else rest
+            whole = memoryview(rest.obj).nbytes
+            self._output[0] = bytes(rest) if len(rest) <= max(BITE_MOST, whole // 2) else rest
 
     def output_waits(self) -> bool:
         """Whether there is output that the kernel has not taken."""

@@ -218,7 +218,7 @@ class Server:
             match event:
                 case Records():
                     self._owed.append((client, event))
-                    made += event.size() + sum(event.sizes)
+                    made += sum(map(len, event.archive)) + sum(map(len, event.echoes))
                 case Answer():
                     self._owed.append((client, event))
                     made += len(event.data)
@@ -239,11 +239,8 @@ class Server:
         return made
 
     def _commit(self) -> int:
-        """Write the records that echoes are owed for; how many parts are kept, the first ones."""
-        batch = list[bytes]()
-        for _, event in self._owed:
-            if isinstance(event, Records):
-                batch += event.archive
+        """Write the records that echoes are owed for; how many events keep theirs, the first ones."""
+        batch = [event.archive for _, event in self._owed if isinstance(event, Records)]
         began = time.monotonic()
         kept = self._archive.commit(batch, self._today)
         if batch and self._config.metrics_file:
@@ -260,19 +257,17 @@ class Server:
         messages = size = 0
         for client, event in owed:
             match event:
-                case Records():
-                    parts = len(event.archive)
-                    lost = event.cut(kept) if kept < parts else 0
-                    kept = max(kept - parts, 0)
-                    messages += sum(event.messages)
-                    size += event.size()
+                case Records() if kept:
+                    kept -= 1
+                    messages += event.messages
+                    size += sum(map(len, event.archive))
                     if event.last:
                         self._writers.note(client, event.last)
                     client.queue(*event.echoes)
-                    if lost:
-                        self._status.refused += lost
-                        self._figures.refused(NOT_WRITTEN, lost)
-                        client.queue(client.protocol.refused(lost).data)
+                case Records():
+                    self._status.refused += event.messages
+                    self._figures.refused(NOT_WRITTEN, event.messages)
+                    client.queue(client.protocol.refused(event.messages).data)
                 case Answer():
                     client.queue(event.data)
                 case Open():

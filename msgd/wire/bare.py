@@ -44,9 +44,6 @@ class BareFraming:
         if len(message) - len(b"MESG ") > self._limit:
             return [refusal(TOO_LONG, b""), Close()]
         text = escape(message[5:])
-        made = Records()
-        made.add(form.message(text), b"MESG " + text, 1)
-        made.last = last_number(form)
-        return [made]
+        return [Records([form.message(text)], [b"MESG " + text], 1, last_number(form))]
 
     end = quiet

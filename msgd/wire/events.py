@@ -23,39 +23,16 @@ class Form(Protocol):
         """The record of one text, of one line or several."""
 
 
-class Records:
+class Records(NamedTuple):
     """Messages in a row as the archive holds them, and the echoes due once they are in it.
 
-    In parts, each of which the archive keeps or does not.
+    The archive keeps all of them or none.
     """
 
-    __slots__ = ("archive", "echoes", "last", "messages", "sizes")
-
-    def __init__(self) -> None:
-        self.archive: list[bytes] = []  # the records of each part
-        self.echoes: list[bytes] = []  # of all parts, cut anywhere
-        self.messages: list[int] = []  # how many each part has
-        self.sizes: list[int] = []  # bytes of echoes that each part has
-        self.last = 0  # the number of the last message in its session; 0 without one
-
-    def add(self, archive: bytes, echo: bytes, messages: int) -> None:
-        """One more part."""
-        self.archive.append(archive)
-        self.echoes.append(echo)
-        self.messages.append(messages)
-        self.sizes.append(len(echo))
-
-    def size(self) -> int:
-        """Bytes of records."""
-        return sum(map(len, self.archive))
-
-    def cut(self, kept: int) -> int:
-        """Leave the first parts, which are kept; returns how many messages were in the others."""
-        lost = sum(self.messages[kept:])
-        del self.archive[kept:], self.messages[kept:], self.sizes[kept:]
-        self.echoes = [b"".join(self.echoes)[: sum(self.sizes)]]
-        self.last = self.last - lost if self.last and kept else 0
-        return lost
+    archive: list[bytes]  # cut anywhere, as the echoes
+    echoes: list[bytes]
+    messages: int
+    last: int  # the number of the last of them in its session; 0 without one
 
 
 class Answer(NamedTuple):

@@ -42,13 +42,15 @@ class LineFraming:
     """One message a line; MORE carries the lines of a message of several lines."""
 
     __slots__ = (
+        "_archive",
+        "_echoes",
         "_events",
         "_feeds",
         "_form",
         "_limit",
         "_lost",
-        "_made",
         "_message",
+        "_messages",
         "_piece_bytes",
         "_session",
         "_size",
@@ -70,7 +72,9 @@ class LineFraming:
         self._lost = False  # it is too long and answered: its other lines are not kept
         self._form: Form  # makes the records; that of the last call
         self._events: list[Event] = []
-        self._made = Records()  # behind these events
+        self._archive: list[bytes] = []  # records behind these events
+        self._echoes: list[bytes] = []
+        self._messages = 0
         self.held = 0  # bytes that are kept, as the last call has left them
 
     def receive(self, data: bytes, form: Form) -> tuple[list[Event], int]:
@@ -92,21 +96,26 @@ class LineFraming:
             if end < start and not self._skip:
                 self._keep(data[end:])
         self.held = len(self._tail) + (len(self._message) if self._message else 0)
-        if self._made.archive:
+        if self._archive:
             self._gather()
         events, self._events = self._events, []
         return events, start
 
     def _gather(self) -> None:
         """Whatever comes now stands behind these records."""
-        made, self._made = self._made, Records()
-        made.last = last_number(self._form)
-        self._events.append(made)
+        last = last_number(self._form)
+        self._events.append(Records(self._archive, self._echoes, self._messages, last))
+        self._archive, self._echoes, self._messages = [], [], 0
 
     def _add_event(self, event: Event) -> None:
-        if self._made.archive:
+        if self._archive:
             self._gather()
         self._events.append(event)
+
+    def _add_records(self, archive: bytes, echo: bytes, messages: int) -> None:
+        self._archive.append(archive)
+        self._echoes.append(echo)
+        self._messages += messages
 
     def end(self, form: Form) -> list[Event]:
         return [Dropped(self.held)] if self.held else []
@@ -136,7 +145,7 @@ class LineFraming:
         """
         if not self._idle:
             return start
-        made, first, size = self._made, start, self._piece_bytes
+        first, size = start, self._piece_bytes
         while start < end:
             stop = end if end - start <= size else data.rfind(b"\n", start, start + size) + 1
             lines = data[start:stop]
@@ -147,14 +156,13 @@ class LineFraming:
             if archive is None:
                 break
             if shown is not lines:
-                made.echoes += data[first:start], shown
+                self._echoes += data[first:start], shown
                 first = stop
-            made.archive.append(archive)
-            made.messages.append(messages)
-            made.sizes.append(len(shown))
+            self._archive.append(archive)
+            self._messages += messages
             start = stop
         if first < start:
-            made.echoes.append(data[first:start])
+            self._echoes.append(data[first:start])
         return start
 
     def _block(self, lines: bytes) -> tuple[bytes | None, int]:
@@ -219,7 +227,7 @@ class LineFraming:
         if b"\nMORE " not in lines and lines.startswith(MESG):
             block, messages = self._block(lines)
             assert block is not None
-            self._made.add(block, lines, messages)
+            self._add_records(block, lines, messages)
             return
         whole = _WHOLE.findall(lines)
         archive = []
@@ -227,7 +235,7 @@ class LineFraming:
             head, feed, last = message[5:-1].rpartition(b"\nMESG ")
             text = head.replace(b"\nMORE ", b"\n") + feed[:1] + last
             archive.append(self._form.message(text))
-        self._made.add(b"".join(archive), lines, len(whole))
+        self._add_records(b"".join(archive), lines, len(whole))
 
     def _line(self, line: bytes) -> bool:
         """A line by itself, with its line feed; returns whether it needs an answer first."""
@@ -256,7 +264,7 @@ class LineFraming:
         if self._session.refusal:
             self._fail(self._session.refusal)
             return
-        self._made.add(self._form.message(text), encode_message(text), 1)
+        self._add_records(self._form.message(text), encode_message(text), 1)
 
     def _add(self, text: bytes) -> None:
         """Keep a line of a message, within bounds: a message too long is answered at once.

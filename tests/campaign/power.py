@@ -196,7 +196,7 @@ def _recover(disk: Disk, files: dict[str, bytes], echoed: set[bytes], folder: Pa
     archive = Archive(str(folder), "always")
     archive.start(day)
     numbers = {session: number for (_, session), number in archive.sessions.all()}
-    assert archive.commit([NEW], day) == 1
+    assert archive.commit([[NEW]], day) == 1
     archive.close()
     found = [
         text for name in filter(is_day, files) for text in read(disk.certain.get(name, b"")).texts

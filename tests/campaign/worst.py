@@ -75,7 +75,7 @@ def run(data: bytes, bite: int) -> list[float]:
             began = time.thread_time()
             events = protocol.receive(pieces.pop(), form) if pieces else protocol.resume(form, bite)
             calls.append(time.thread_time() - began)
-            numbers += sum(sum(event.messages) for event in events if isinstance(event, Records))
+            numbers += sum(event.messages for event in events if isinstance(event, Records))
             asked = events[-1] if events else None
             if isinstance(asked, Open):
                 protocol.opened(asked.id, min(numbers, (asked.number or numbers + 1) - 1), form)
