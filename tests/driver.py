@@ -84,7 +84,7 @@ class Driver:
                 if event.last:
                     self.sessions[self.session] = event.last
             elif isinstance(event, Answer):
-                self.replies += event.data
+                self.replies += self.protocol.told(event).data
             elif isinstance(event, Terminate | Open):
                 self.asked = event
             elif isinstance(event, Dropped):

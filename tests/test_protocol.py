@@ -386,15 +386,14 @@ def test_what_cannot_be_written_stops_the_session() -> None:
 
 
 def test_the_first_message_that_cannot_be_written_has_the_reason() -> None:
-    """Also where one that was sent behind it, and read before the write, is refused for another."""
+    """No other: also where those behind it were read, and refused, before the write."""
     driver = Driver(10)
     driver.receive(b"PING\nSESS a\n")
     driver.broken = {1}
-    driver.receive(b"MESG 1\nMESG 2\nMESG too long for it\nMESG 3\n")
+    driver.receive(b"MESG 1\nMESG 2\nMESG too long for it\nMESG 3\nMESG\nnonsense\n")
     failed = b"FAIL archive cannot be written\n"
-    assert driver.replies.endswith(
-        b"SESS 0\n" + failed + INTERRUPTED + b"FAIL message too long\n" + INTERRUPTED
-    )
+    unknown = b"FAIL unknown header\n"
+    assert driver.replies.endswith(b"SESS 0\n" + failed + 4 * INTERRUPTED + unknown)
 
 
 def test_without_a_session_each_message_has_the_reason() -> None:

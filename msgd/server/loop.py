@@ -239,7 +239,7 @@ class Server:
         return made
 
     def _commit(self) -> int:
-        """Write the records that echoes are owed for; how many events keep theirs, the first ones."""
+        """Write the records that echoes are owed for; how many events keep theirs, in order."""
         batch = [event.archive for _, event in self._owed if isinstance(event, Records)]
         began = time.monotonic()
         kept = self._archive.commit(batch, self._today)
@@ -269,7 +269,7 @@ class Server:
                     self._figures.refused(NOT_WRITTEN, event.messages)
                     client.queue(client.protocol.refused(event.messages).data)
                 case Answer():
-                    client.queue(event.data)
+                    client.queue(client.protocol.told(event).data)
                 case Open():
                     opening.append((client, event))
         for client, event in opening:

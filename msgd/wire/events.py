@@ -36,9 +36,10 @@ class Records(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Bytes that the client is owed as they are, behind the echoes before them."""
+    """Bytes that the client is owed, behind the echoes before them: see `ServerProtocol.told`."""
 
     data: bytes
+    of_message: bool = False  # a message is refused
 
 
 class Terminate(NamedTuple):

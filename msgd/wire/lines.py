@@ -262,7 +262,7 @@ class LineFraming:
     def _end(self, text: bytes) -> None:
         """A message is complete."""
         if self._session.refusal:
-            self._fail(self._session.refusal)
+            self._add_event(self._fail(self._session.refusal))
             return
         self._add_records(self._form.message(text), encode_message(text), 1)
 
@@ -277,21 +277,21 @@ class LineFraming:
         if max(self._size, self._feeds) > self._limit:
             self._lost = True
             self._message.clear()
-            self._fail(TOO_LONG)
+            self._add_event(self._fail(TOO_LONG))
             return
         self._feeds += 1
         self._message += escape(text) + b"\n"
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str) -> Answer:
         """A message is not archived."""
-        self._add_event(refusal(self._session.fail(reason), b"\n"))
+        return refusal(self._session.fail(reason), b"\n")._replace(of_message=True)
 
     def _other(self, line: bytes) -> Event:
         """Any other request; it ends a message whose MESG has not come, which is dropped."""
         header = line[:4]
         if header in (MESG, MORE):
             self._message = None
-            return refusal(self._session.fail(NO_SPACE), b"\n")
+            return self._fail(NO_SPACE)
         interrupted, self._message = self._message is not None, None
         if interrupted:
             self._session.fail(INTERRUPTED)

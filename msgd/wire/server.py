@@ -20,6 +20,7 @@ from msgd.wire.headers import (
     PING,
     PONG,
     SESS,
+    SESSION_INTERRUPTED,
     TAKEN_OVER,
 )
 from msgd.wire.lines import LineFraming
@@ -139,6 +140,11 @@ class ServerProtocol:
     def reply(self, header: bytes, text: str = "") -> Answer:
         """A reply in the framing of this client; before there is one, a whole line."""
         return reply(header, text, self._framing.ending if self._framing is not None else b"\n")
+
+    def told(self, answer: Answer) -> Answer:
+        """The answer when its turn has come: by then a message before it may have been lost."""
+        lost = answer.of_message and self._session.lost
+        return self.reply(FAIL, SESSION_INTERRUPTED) if lost else answer
 
     def refused(self, messages: int) -> Answer:
         """The replies to messages that could not be written. It stops a session."""

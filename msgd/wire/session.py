@@ -29,15 +29,15 @@ class Session:
     message of it, and nothing behind that.
     """
 
-    __slots__ = ("_lost", "_numbered", "refusal")
+    __slots__ = ("_numbered", "lost", "refusal")
 
     def __init__(self) -> None:
         self._numbered = False
-        self._lost = False  # a message of it could not be written
+        self.lost = False  # a message of it could not be written
         self.refusal = ""  # what every message gets until the next SESS, where this is not empty
 
     def open(self) -> None:
-        self._numbered, self._lost, self.refusal = True, False, ""
+        self._numbered, self.lost, self.refusal = True, False, ""
 
     def refuse(self) -> None:
         """A SESS was refused: what is pipelined behind it must not become plain messages."""
@@ -60,9 +60,9 @@ class Session:
 
         Whatever has stopped the session meanwhile stands behind it in the stream.
         """
-        if self._lost:
+        if self.lost:
             return SESSION_INTERRUPTED
         if self._numbered:
-            self._lost = True
+            self.lost = True
             self.refusal = self.refusal or SESSION_INTERRUPTED
         return reason
