@@ -223,7 +223,11 @@ class LineFraming:
 
     def _run(self, lines: bytes) -> None:
         """Whole messages, of one line or several."""
-        lines = _archived(lines)
+        if not is_plain(lines):
+            lines = _archived(lines)
+        if lines.index(b"\n") + 1 == len(lines):
+            self._add_records(self._form.message(lines[5:-1]), lines, 1)
+            return
         if b"\nMORE " not in lines and lines.startswith(MESG):
             block, messages = self._block(lines)
             assert block is not None
