@@ -70,11 +70,6 @@ class LineFraming:
         self._size = 0  # the bytes of text in it, as they came
         self._feeds = 0  # the lines in it
         self._lost = False  # it is too long and answered: its other lines are not kept
-        self._form: Form  # makes the records; that of the last call
-        self._events: list[Event] = []
-        self._archive: list[bytes] = []  # records behind these events
-        self._echoes: list[bytes] = []
-        self._messages = 0
         self.held = 0  # bytes that are kept, as the last call has left them
 
     def receive(self, data: bytes, form: Form) -> tuple[list[Event], int]:
@@ -82,7 +77,12 @@ class LineFraming:
 
         Returns what came of it, and how much that was.
         """
-        self._form = form
+        # What a call makes is let go of at its end: thousands of clients are idle.
+        self._form: Form = form
+        self._events: list[Event] = []
+        self._archive: list[bytes] = []  # records behind these events
+        self._echoes: list[bytes] = []
+        self._messages = 0
         start, end, stopped = 0, data.rfind(b"\n") + 1, False
         if self._skip or self._tail:
             start = data.find(b"\n") + 1
@@ -98,7 +98,8 @@ class LineFraming:
         self.held = len(self._tail) + (len(self._message) if self._message else 0)
         if self._archive:
             self._gather()
-        events, self._events = self._events, []
+        events = self._events
+        del self._form, self._events, self._archive, self._echoes
         return events, start
 
     def _gather(self) -> None:
