@@ -79,9 +79,9 @@ def test_with_few_descriptors_too_there_is_a_place_for_a_local_client(
 ) -> None:
     """The hard limit of descriptors is lower than what `limits.clients` needs."""
     daemon = start(f"listen: [127.0.0.1, {path}]\n", wrapper=("prlimit", "--nofile=300:300"))
-    daemon.wait_log("limits.clients: 4096 need 4352 descriptors, .* is 300: up to 44 are let in")
+    daemon.wait_log("limits.clients: 4096 need 4352 descriptors, .* is 300: up to 150 are let in")
     with ExitStack() as stack:
-        for _ in range(44):
+        for _ in range(150):
             stack.enter_context(daemon.line_client())
         with daemon.connect() as one_more:
             assert one_more.rest() == b"FAIL busy\n"

@@ -416,6 +416,16 @@ def test_a_session_that_is_taken_over() -> None:
     assert driver.records() == [(b"/a:001", b"1"), (b"/a:002", b"back")]
 
 
+def test_a_session_that_is_taken_over_behind_a_loss() -> None:
+    """It is told so: else it would take the session back by itself."""
+    driver = Driver(100)
+    driver.broken = {1}
+    driver.receive(b"PING\nSESS a\nMESG 1\n")
+    driver.protocol.taken_over()
+    driver.receive(b"MESG 2\nMESG\n")
+    assert driver.replies.endswith(b"written\n" + 2 * b"FAIL session taken over\n")
+
+
 @given(STREAMS, st.sets(st.integers(0, 40)), st.data())
 def test_a_session_has_no_gap_whatever_cannot_be_written(
     stream: bytes, broken: set[int], data: st.DataObject

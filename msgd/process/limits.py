@@ -23,9 +23,9 @@ def allow_descriptors(clients: int) -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
     except OSError as error:
         log.warning("limits.clients: the limit of descriptors stays %d: %s", soft, error.strerror)
-    if hard >= needed:
+    if hard >= needed or hard == resource.RLIM_INFINITY:
         return clients
-    fit = max(hard - _SPARE_DESCRIPTORS, 1)
+    fit = max(hard - _SPARE_DESCRIPTORS, hard // 2, 1)
     log.warning(
         "limits.clients: %d need %d descriptors, but the limit (ulimit -Hn) is %d: "
         "up to %d are let in",

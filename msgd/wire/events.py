@@ -39,7 +39,7 @@ class Answer(NamedTuple):
     """Bytes that the client is owed, behind the echoes before them: see `ServerProtocol.told`."""
 
     data: bytes
-    of_message: bool = False  # a message is refused
+    own_reason: bool = False  # a message is refused, and nothing before it was by then
 
 
 class Terminate(NamedTuple):

@@ -157,7 +157,9 @@ class LineFraming:
             if archive is None:
                 break
             if shown is not lines:
-                self._echoes += data[first:start], shown
+                if first < start:
+                    self._echoes.append(data[first:start])
+                self._echoes.append(shown)
                 first = stop
             self._archive.append(archive)
             self._messages += messages
@@ -289,7 +291,8 @@ class LineFraming:
 
     def _fail(self, reason: str) -> Answer:
         """A message is not archived."""
-        return refusal(self._session.fail(reason), b"\n")._replace(of_message=True)
+        first = not self._session.refusal
+        return refusal(self._session.fail(reason), b"\n")._replace(own_reason=first)
 
     def _other(self, line: bytes) -> Event:
         """Any other request; it ends a message whose MESG has not come, which is dropped."""

@@ -143,7 +143,7 @@ class ServerProtocol:
 
     def told(self, answer: Answer) -> Answer:
         """The answer when its turn has come: by then a message before it may have been lost."""
-        lost = answer.of_message and self._session.lost
+        lost = answer.own_reason and self._session.lost
         return self.reply(FAIL, SESSION_INTERRUPTED) if lost else answer
 
     def refused(self, messages: int) -> Answer:
